@@ -1,0 +1,195 @@
+"""Residual networks as flat lists of blocks, with the shapes of the published code.
+
+Every convolution pads one pixel on each side for a 3x3 kernel. At stride 2 that takes a layer of
+its own, since Keras's `same` pads right and bottom only; at stride 1 `same` does it without a copy.
+Batch normalization uses momentum 0.9 and ε 1e-5.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.layers.batch_normalization import BatchNormalization
+from keras_trgl.layers.pad_shortcut import PadShortcut
+from keras_trgl.layers.residual_block import ResidualBlock
+from keras_trgl.registration import public
+
+Layers = list[keras.layers.Layer]
+
+
+class _Maker:
+    """Makes the layers of one network: one gain, one decay, one kind of normalization."""
+
+    def __init__(self, gain: float, weight_decay: float, normalization: Callable[..., Any]) -> None:
+        self.gain = gain
+        self.weight_decay = weight_decay
+        self.normalization = normalization
+
+    def _decay(self, *names: str) -> dict[str, Any]:
+        if not self.weight_decay:
+            return {}
+        # L2 adds c·w², gradient 2c·w: half the coupled decay of the published code.
+        return {f"{name}_regularizer": keras.regularizers.L2(self.weight_decay / 2) for name in names}
+
+    def conv(self, channels: int, size: int, stride: int = 1, bias: bool = False) -> Layers:
+        """Give the padding, where one is needed, and the convolution."""
+        pad = [keras.layers.ZeroPadding2D(size // 2)] if size > 1 and stride > 1 else []
+        conv = keras.layers.Conv2D(
+            channels,
+            size,
+            strides=stride,
+            padding="valid" if pad or size == 1 else "same",
+            use_bias=bias,
+            kernel_initializer=keras.initializers.Orthogonal(self.gain),
+            **self._decay("kernel", *(["bias"] if bias else [])),
+        )
+        return [*pad, conv]
+
+    def norm(self) -> keras.layers.Layer:
+        """Give a batch normalization."""
+        return self.normalization(momentum=0.9, epsilon=1e-5, **self._decay("gamma", "beta"))
+
+
+def _relu() -> keras.layers.Layer:
+    return keras.layers.ReLU()
+
+
+@public
+def resnet(
+    depth: int,
+    input_shape: tuple[int, int, int],
+    widths: tuple[int, ...] = (16, 32, 64),
+    shortcut: str = "pad",
+    gain: float = 0.1,
+    weight_decay: float = 0.0,
+    normalization: Callable[..., Any] = BatchNormalization,
+) -> list[ResidualBlock]:
+    """Give a ResNet of depth 6n + 2 for small images as (depth − 2)/2 basic blocks.
+
+    A block is conv-BN-ReLU-conv-BN, sum, ReLU; its residual is the branch after the second BN.
+    The stem (3x3 convolution, BN, ReLU) is the entry of the first block. Each width after the
+    first begins with stride 2.
+
+    Args:
+        depth: int. 20, 32, 56, 110 and so on: `2 * len(widths) * n + 2`.
+        input_shape: tuple `(rows, columns, channels)`.
+        widths: tuple of int. Channels of each group of n blocks. Defaults to `(16, 32, 64)`.
+        shortcut: `"pad"`: every second pixel, zeros as upper channels (option A). `"conv"`: 1x1
+            convolution and BN (option B). Defaults to `"pad"`.
+        gain: float. Gain of the orthogonal kernels. Defaults to `0.1`.
+        weight_decay: float. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
+        normalization: class or function that makes a batch normalization from `momentum` and
+            `epsilon`. Defaults to `BatchNormalization`.
+
+    Returns:
+        List of `ResidualBlock`.
+
+    Raises:
+        ValueError: `depth` is no `2 * len(widths) * n + 2`, or `shortcut` is another word.
+
+    Example:
+        >>> from keras_trgl.architectures import resnet
+        >>> len(resnet(depth=110, input_shape=(32, 32, 3)))
+        54
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2.
+    """
+    check_integer("depth", depth, 1)
+    check_choice("shortcut", shortcut, ("pad", "conv"))
+    step = 2 * len(widths)
+    if (depth - 2) % step or depth < step + 2:
+        raise ValueError(
+            f"`depth` must be {step}n + 2 for {len(widths)} widths. Received: depth={depth}. "
+            f"Near it: {max(depth - 2, step) // step * step + 2}."
+        )
+    make = _Maker(gain, weight_decay, normalization)
+    blocks: list[ResidualBlock] = []
+    before = widths[0]
+    for width in widths:
+        for position in range((depth - 2) // step):
+            first = not blocks
+            stride = 2 if position == 0 and not first else 1
+            skip: Layers = []
+            if stride == 2 or before != width:
+                if shortcut == "pad":
+                    skip = [PadShortcut(width, stride)]
+                else:
+                    skip = [*make.conv(width, 1, stride), make.norm()]
+            branch = [*make.conv(width, 3, stride), make.norm(), _relu()]
+            branch += [*make.conv(width, 3), make.norm()]
+            blocks.append(
+                ResidualBlock(
+                    branch,
+                    shortcut=skip,
+                    activation="relu",
+                    entry=[*make.conv(width, 3), make.norm(), _relu()] if first else None,
+                    input_shape=input_shape if first else None,
+                )
+            )
+            before = width
+    return blocks
+
+
+@public
+def blockwise_resnet(
+    input_shape: tuple[int, int, int],
+    num_blocks: int = 10,
+    width: int = 256,
+    gain: float = 0.05,
+    weight_decay: float = 0.0,
+    normalization: Callable[..., Any] = BatchNormalization,
+) -> list[ResidualBlock]:
+    """Give the pre-activation ResNet of the block-wise experiments ('10-1').
+
+    An encoder (3x3 convolution to `width / 2`, BN, ReLU, 5x5 convolution of stride 2 to `width`,
+    BN, ReLU) is the entry of the first block. Blocks are BN-ReLU-conv-BN-ReLU-conv with nothing
+    after the sum; the first one and the one after the midpoint begin with their convolution.
+    At the midpoint a 1x1 convolution of stride 2 doubles the width.
+
+    Args:
+        input_shape: tuple `(rows, columns, channels)`.
+        num_blocks: int ≥ 2. Blocks. Defaults to `10`.
+        width: int, even. Channels of the first half. Defaults to `256`.
+        gain: float. Gain of the orthogonal kernels. Defaults to `0.05`.
+        weight_decay: float. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
+        normalization: class or function that makes a batch normalization from `momentum` and
+            `epsilon`. Defaults to `BatchNormalization`.
+
+    Returns:
+        List of `ResidualBlock`.
+
+    Raises:
+        ValueError: `num_blocks` or `width` is below 2, or `width` is odd.
+
+    Example:
+        >>> from keras_trgl.architectures import blockwise_resnet
+        >>> len(blockwise_resnet(input_shape=(28, 28, 1), width=32))
+        10
+
+    Reference:
+        Karkar et al., NeurIPS 2023, section 4 ('10-1 ResNet').
+    """
+    check_integer("num_blocks", num_blocks, 2)
+    check_integer("width", width, 2)
+    if width % 2:
+        raise ValueError(f"`width` must be even. Received: width={width}.")
+    make = _Maker(gain, weight_decay, normalization)
+    encoder = [*make.conv(width // 2, 3, bias=True), make.norm(), _relu()]
+    encoder += [*make.conv(width, 5, 2, bias=True), make.norm(), _relu()]
+    blocks = []
+    for position in range(num_blocks):
+        middle = position == num_blocks // 2
+        channels = width if position < num_blocks // 2 else 2 * width
+        fresh = position == 0 or middle
+        branch = [] if fresh else [make.norm(), _relu()]
+        branch += [*make.conv(channels, 3), make.norm(), _relu(), *make.conv(channels, 3)]
+        entry = encoder if position == 0 else (make.conv(channels, 1, 2) if middle else None)
+        blocks.append(
+            ResidualBlock(
+                branch, entry=entry, input_shape=input_shape if position == 0 else None
+            )
+        )
+    return blocks

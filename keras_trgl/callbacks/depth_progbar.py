@@ -1,0 +1,65 @@
+"""A progress bar that stays short however many stages there are."""
+
+from typing import Any
+
+import keras
+
+from keras_trgl.registration import public
+
+
+@public
+class DepthProgbar(keras.callbacks.ProgbarLogger):
+    """Shows the last depth's results and the best depth so far; logs keep every stage.
+
+    `fit` and `evaluate` use it when no other progress bar is given. `best_depth` is the depth
+    with the best first metric (loss, without one) on the validation data where there are any,
+    else on the training data so far.
+
+    Example:
+        >>> from keras_trgl.callbacks import DepthProgbar
+        >>> DepthProgbar.shorten({"loss": 0.5, "stage_1_loss": 0.75, "stage_2_loss": 0.5})
+        {'loss': 0.5, 'best_depth': 2}
+    """
+
+    async_safe = True
+    """It only prints, so Keras may call it beside the next step."""
+
+    @staticmethod
+    def shorten(logs: dict[str, Any] | None) -> dict[str, Any]:
+        """Give the logs without the stages' own entries, with the best depth.
+
+        Args:
+            logs: dict of names to numbers, as Keras hands them to callbacks.
+
+        Returns:
+            dict.
+        """
+        logs = dict(logs or {})
+        short = {key: value for key, value in logs.items() if "stage_" not in key}
+        prefix = "val_" if any(key.startswith("val_stage_") for key in logs) else ""
+        last = [key.removeprefix(prefix) for key in short if key.startswith(prefix)]
+        metrics = [key for key in last if key != "loss" and f"{prefix}stage_1_{key}" in logs]
+        name = metrics[0] if metrics else "loss"
+        depths: dict[int, float] = {}
+        while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
+            depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
+        if len(depths) > 1:
+            pick = max if "accuracy" in name or "auc" in name.lower() else min
+            short["best_depth"] = pick(depths, key=lambda depth: depths[depth])
+        return short
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Show the short logs; called once per `steps_per_execution` batches."""
+        super().on_train_batch_end(batch, self.shorten(logs))
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Show the short logs; called once per `steps_per_execution` batches."""
+        super().on_test_batch_end(batch, self.shorten(logs))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show the short logs of the epoch."""
+        super().on_epoch_end(epoch, self.shorten(logs))
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Show the short logs of the evaluation."""
+        super().on_test_end(self.shorten(logs))

@@ -1,0 +1,87 @@
+"""Argument checks: what must hold, what came, the way out."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_positive(name: str, value: Any, hint: str = "") -> None:
+    """Raise unless `value` is a finite number above zero.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+        hint: str. The way out, a full sentence. Defaults to none.
+
+    Raises:
+        TypeError: `value` is no real number.
+        ValueError: `value` is not above zero, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`{name}` must be a number above 0. Received: {name}={value!r}. {hint}".rstrip()
+        )
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(
+            f"`{name}` must be above 0 and finite. Received: {name}={value}. {hint}".rstrip()
+        )
+
+
+def check_integer(name: str, value: Any, minimum: int, hint: str = "") -> None:
+    """Raise unless `value` is an integer of at least `minimum`.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+        minimum: int. Least value allowed.
+        hint: str. The way out, a full sentence. Defaults to none.
+
+    Raises:
+        TypeError: `value` is no integer.
+        ValueError: `value` is below `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"`{name}` must be an integer. Received: {name}={value!r}. {hint}".rstrip()
+        )
+    if value < minimum:
+        raise ValueError(
+            f"`{name}` must be at least {minimum}. Received: {name}={value}. {hint}".rstrip()
+        )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise unless `value` is one of `choices`.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+        choices: sequence of the values allowed.
+
+    Raises:
+        ValueError: `value` is none of them.
+    """
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}.")
+
+
+def check_stage_sizes(stage_sizes: Sequence[int], num_blocks: int) -> None:
+    """Raise unless `stage_sizes` are counts of at least 1 that sum to `num_blocks`.
+
+    Args:
+        stage_sizes: sequence of int. Blocks per stage.
+        num_blocks: int. Blocks there are.
+
+    Raises:
+        TypeError: a size is no integer.
+        ValueError: a size is below 1, or the sum is another.
+    """
+    for size in stage_sizes:
+        check_integer("stage_sizes", size, 1, "Every stage needs a block.")
+    if sum(stage_sizes) != num_blocks:
+        raise ValueError(
+            f"`stage_sizes` must sum to the number of blocks, {num_blocks}. "
+            f"Received: stage_sizes={list(stage_sizes)}, which sum to {sum(stage_sizes)}. "
+            f"To split evenly use `splitting.by_depth(blocks, num_stages={len(stage_sizes)})`."
+        )

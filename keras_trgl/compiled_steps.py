@@ -1,0 +1,131 @@
+"""All stages' steps, as `compile` made them, out of Keras's sight.
+
+Keras would track a model's attributes as layers and metrics and fold their losses together; this
+plain object keeps the K exits apart.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_trgl.methods.method import Method
+from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, StageStep
+from keras_trgl.types import Shape
+
+
+def _copied(value: Any) -> Any:
+    """Give a metric of its own to every exit; names and functions pass."""
+    if isinstance(value, keras.metrics.Metric):
+        return type(value).from_config(value.get_config())
+    return value
+
+
+class CompiledSteps:
+    """The K stage steps of a compiled model; none before `compile`.
+
+    Args:
+        stages: list of stages.
+        heads: list of heads.
+        optimizers: list of Keras optimizers, one per stage.
+        method: what stages learn from.
+        loss: Keras loss of every head.
+        **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Any] = (),
+        heads: Sequence[Any] = (),
+        optimizers: Sequence[Any] = (),
+        method: Method | None = None,
+        loss: Any = None,
+        **settings: Any,
+    ) -> None:
+        self.steps: list[StageStep] = []
+        self.loss = loss
+        for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
+            exit_model = Exit(name=f"exit_{k + 1}")
+            copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
+            exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
+            self.steps.append(
+                StageStep(k + 1, stage, head, exit_model, optimizer, method or Method())
+            )
+
+    def trainable_variables(self, k: int) -> list[Any]:
+        """Give what stage k, counted from 0, trains."""
+        return self.steps[k].trainable_variables
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Every stage's trackers and metrics."""
+        return [metric for step in self.steps for metric in step.metrics]
+
+    def results(self, training: bool) -> dict[str, Any]:
+        """Give the last depth's results, then every depth's with `stage_k_` before its names."""
+        results: dict[str, Any] = dict(self.steps[-1].exit.get_metrics_result())
+        for step in self.steps:
+            for name, value in step.results(training).items():
+                results[f"stage_{step.depth}_{name}"] = value
+        return results
+
+    @property
+    def has_class_indices(self) -> bool:
+        """Whether the loss takes labels as class indices."""
+        loss = self.loss
+        name = getattr(loss, "name", None) or getattr(loss, "__name__", loss)
+        return name == "sparse_categorical_crossentropy"
+
+    def set_raise_on_nan(self, on: bool) -> bool:
+        """Let a loss that is not finite raise inside its step, or not; tell if that is new."""
+        changed = any(step.raise_on_nan != on for step in self.steps)
+        for step in self.steps if changed else []:
+            step.raise_on_nan = on
+            step.retrace()
+        return changed
+
+    def make_metrics(self, spec: Any, predictions: Sequence[Shape]) -> None:
+        """Make the metrics' variables from shapes; made inside the step, it is traced twice.
+
+        Args:
+            spec: structure of `tf.TensorSpec`, a batch.
+            predictions: shapes of the heads' outputs, batch axis included.
+        """
+        one = keras.tree.map_structure(
+            lambda leaf: tf.zeros([size or 1 for size in leaf.shape], leaf.dtype), spec
+        )
+        _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(one)
+        for step, shape in zip(self.steps, predictions, strict=True):
+            prediction = tf.zeros([size or 1 for size in shape], step.head.compute_dtype)
+            step.exit.compute_metrics(None, y, prediction, sample_weight)
+            step.exit.reset_metrics()
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn the checks that fail inside a traced step into errors that say the way out."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        said = error.message
+        for mark, way_out in (
+            (
+                NOT_FINITE,
+                "The stage's weights are as before this step. Lower the learning rate, clip "
+                "gradients (`clipnorm`), or look for NaN in the data; to stop without an error "
+                "use `keras.callbacks.TerminateOnNaN`.",
+            ),
+            (LABEL_RANGE, "Renumber the classes, or give the heads more `units`."),
+        ):
+            if mark in said:
+                lines = said.replace("b'", "").replace("'", "").splitlines()
+                found = " ".join(lines[lines.index(_line_with(lines, mark)) :][:3])
+                start = max(found.find("Stage "), found.find("The labels"), 0)
+                raise ValueError(f"{found[start:].split('[[')[0].strip()} {way_out}") from error
+        raise
+
+
+def _line_with(lines: Sequence[str], mark: str) -> str:
+    return next(line for line in lines if mark in line)

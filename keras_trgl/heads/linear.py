@@ -1,0 +1,65 @@
+"""The smallest head: an average over positions and one dense layer."""
+
+from typing import Any
+
+import keras
+
+from keras_trgl.heads.head import Head
+from keras_trgl.registration import public
+from keras_trgl.types import Shape
+
+
+@public
+class LinearHead(Head):
+    """Mean over all axes but batch and channels, then a dense layer.
+
+    Args:
+        units: int > 0. Numbers in a prediction.
+        kernel_initializer: Keras initializer of the dense kernel. Defaults to
+            `"glorot_uniform"`.
+        **kwargs: `name` and the like, as for any Keras layer.
+
+    Raises:
+        ValueError: `units` is below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_trgl.heads import LinearHead
+        >>> LinearHead(units=10)(np.ones((2, 8, 8, 4), "float32")).shape
+        TensorShape([2, 10])
+
+    Reference:
+        `ALIN` of the code of Karkar et al., NeurIPS 2023.
+    """
+
+    def __init__(
+        self, units: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+    ) -> None:
+        super().__init__(units, **kwargs)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
+        """Give the pooling, where there are positions, and the dense layer."""
+        dtype = self.dtype_policy
+        pools = {
+            3: keras.layers.GlobalAveragePooling1D,
+            4: keras.layers.GlobalAveragePooling2D,
+            5: keras.layers.GlobalAveragePooling3D,
+        }
+        if len(input_shape) != 2 and len(input_shape) not in pools:
+            raise ValueError(
+                "`LinearHead` takes features (batch, …, channels) of rank 2 to 5. "
+                f"Received: {input_shape}."
+            )
+        pool = [pools[len(input_shape)](dtype=dtype)] if len(input_shape) > 2 else []
+        dense = keras.layers.Dense(
+            self.units, kernel_initializer=self.kernel_initializer, dtype=dtype
+        )
+        return [*pool, dense]
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return {
+            **super().get_config(),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,104 @@
+"""A stage T_k: blocks that are trained as one."""
+
+import contextlib
+from typing import Any
+
+import keras
+
+from keras_trgl.layers.chain import (
+    as_layers,
+    build_chain,
+    call_chain,
+    chain_output_shape,
+    deserialize_chain,
+    serialize_chain,
+)
+from keras_trgl.layers.residual_unit import ResidualUnit
+from keras_trgl.registration import public
+from keras_trgl.types import Shape, Tensor
+
+
+def residual_units(layer: keras.layers.Layer) -> list[ResidualUnit]:
+    """Give the residual units in `layer`: itself, or those of a model it is, in order."""
+    if isinstance(layer, ResidualUnit):
+        return [layer]
+    if isinstance(layer, keras.Model):
+        return [unit for inner in layer.layers for unit in residual_units(inner)]
+    return []
+
+
+@public
+class Stage(keras.layers.Layer):
+    """Blocks in a row, with the regulariser of their energy.
+
+    Args:
+        blocks: list of layers. Residual units among them, also inside a Keras model, count
+            for the energy; other layers are passed through.
+        regularizer: layer that takes the list of the units' energies and adds its loss, with
+            an attribute `reduction`; `GreedyModel` hands it in. Called in training mode only,
+            so that neither evaluation nor an exported model carries the energy. Defaults to
+            `None`.
+        **kwargs: `name` and the like, as for any Keras layer.
+
+    Raises:
+        ValueError: `blocks` is empty.
+        TypeError: an entry of `blocks` is no layer.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_trgl.layers import ResidualBlock, Stage
+        >>> stage = Stage([ResidualBlock([keras.layers.Dense(4)]) for _ in range(2)])
+        >>> stage(np.ones((2, 4), "float32")).shape
+        TensorShape([2, 4])
+    """
+
+    def __init__(self, blocks: Any, regularizer: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.blocks = as_layers("blocks", blocks)
+        if not self.blocks:
+            raise ValueError("A stage needs a block. Received: blocks=[].")
+        self.regularizer = regularizer
+
+    @property
+    def residual_units(self) -> list[ResidualUnit]:
+        """The units whose energy counts, in order."""
+        return [unit for block in self.blocks for unit in residual_units(block)]
+
+    def build(self, input_shape: Shape) -> None:
+        """Build every block for inputs of this shape, batch axis included."""
+        build_chain(self.blocks, tuple(input_shape))
+        if self.regularizer is not None and not self.regularizer.built:
+            self.regularizer.build(None)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Give the features, and in training mode add the regulariser's loss.
+
+        Args:
+            inputs: tensor, the features of the stage before.
+            training: bool. Whether the stage trains. Defaults to the caller's.
+
+        Returns:
+            Tensor, the last block's output.
+        """
+        units = self.residual_units
+        if self.regularizer is None or not training or not units:
+            return call_chain(self.blocks, inputs)
+        with contextlib.ExitStack() as stack:
+            for unit in units:
+                stack.enter_context(unit.recording())
+            features = call_chain(self.blocks, inputs)
+            self.regularizer([unit.energy(self.regularizer.reduction) for unit in units])
+        return features
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Give the features' shape; needs nothing built."""
+        return chain_output_shape(self.blocks, tuple(input_shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration, blocks included; the regulariser is the model's to give."""
+        return {**super().get_config(), "blocks": serialize_chain(self.blocks)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Stage":
+        """Make the stage from `get_config`'s result."""
+        return cls(**{**config, "blocks": deserialize_chain(config["blocks"])})

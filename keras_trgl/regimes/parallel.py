@@ -1,0 +1,32 @@
+"""The parallel, or batch-wise, regime."""
+
+from keras_trgl.regimes.regime import Regime
+from keras_trgl.registration import public
+
+
+@public
+class Parallel(Regime):
+    """Every stage steps on every batch.
+
+    Stage k+1 gets the features that stage k made before its update of the same batch, so all
+    gradients are functions of the weights at the batch's start.
+
+    Example:
+        >>> from keras_trgl.regimes import Parallel
+        >>> Parallel().plan(num_stages=3)
+        (0, 1, 2)
+
+    Reference:
+        Karkar et al., NeurIPS 2023, algorithm 2.
+    """
+
+    def plan(self, num_stages: int) -> tuple[int, ...]:
+        """Give all stages, first to last.
+
+        Args:
+            num_stages: int. Stages there are.
+
+        Returns:
+            Tuple of positions from 0.
+        """
+        return tuple(range(num_stages))

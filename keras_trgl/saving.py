@@ -1,0 +1,131 @@
+"""Files that are whole or absent: written aside, then renamed; read only when complete."""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_trgl.registration import public
+
+
+@contextlib.contextmanager
+def written_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
+    """Give a path beside `path` to write to; rename it to `path` when all went well.
+
+    If anything fails, what was at `path` before stays as it was and the aside file is removed.
+
+    Args:
+        path: str or path. Where the finished file goes.
+        overwrite: bool. With `False` an existing file is an error. Defaults to `True`.
+
+    Raises:
+        FileExistsError: there is a file and `overwrite` is `False`.
+    """
+    target = Path(os.fspath(path))
+    if not overwrite and target.exists():
+        raise FileExistsError(
+            f"{target} is there already. Received: overwrite=False. Choose another name, or pass "
+            "`overwrite=True`."
+        )
+    # Keras reads the format from the ending, so the ending stays.
+    aside = target.with_name(f".{target.stem}.{os.getpid()}.aside{''.join(target.suffixes[-2:])}")
+    try:
+        yield str(aside)
+        with open(aside, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(aside, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def check_keras_file(path: Any) -> None:
+    """Raise unless `path` is a `.keras` file that is there and whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short or damaged.
+    """
+    target = Path(os.fspath(path))
+    if not target.is_file():
+        raise FileNotFoundError(f"`path` must be a saved `.keras` file. Received: {target}.")
+    damaged: str | None = "no complete archive"
+    if zipfile.is_zipfile(target):
+        with zipfile.ZipFile(target) as archive:
+            try:
+                damaged = archive.testzip()
+            except (zipfile.BadZipFile, EOFError, OSError) as error:
+                damaged = str(error)
+    if damaged is not None:
+        raise ValueError(
+            f"{target} is cut short or damaged ({damaged}). Received: "
+            f"{target.stat().st_size} bytes. Save the model again, or use an older copy; files "
+            "that `GreedyModel.save` writes are whole or absent."
+        )
+
+
+@public
+def load_model(path: Any, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:
+    """Load a `.keras` file, after checking that it is whole.
+
+    `keras.saving.load_model` loads the same files; this one says what is wrong with a damaged
+    one. Safe mode is always on: a file cannot run code.
+
+    Args:
+        path: str or path of a `.keras` file.
+        custom_objects: dict of name to class, for layers that are not registered. Defaults to
+            `None`.
+        compile: bool. Whether to compile as at saving, optimizer state included. Defaults to
+            `True`.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short or damaged.
+    """
+    check_keras_file(path)
+    return keras.saving.load_model(
+        path, custom_objects=custom_objects, compile=compile, safe_mode=True
+    )
+
+
+@contextlib.contextmanager
+def weights_kept_on_failure(model: keras.Model, path: Any) -> Iterator[None]:
+    """Put the weights back and say why, if loading `path` into `model` fails half-way."""
+    before = [(variable, variable.numpy()) for variable in model.variables]
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        for variable, value in before:
+            variable.assign(value)
+        raise ValueError(
+            f"The weights in {path} do not fit this model ({len(before)} variables); its weights "
+            f"are as they were. Received: {error} Build the model as the one that was saved: "
+            "same blocks, stage sizes and heads."
+        ) from error
+
+
+def check_weights_fit(model: keras.Model, path: Any) -> None:
+    """Raise unless a `.weights.h5` file holds arrays of just the shapes that `model` has."""
+    if not str(path).endswith(".h5"):
+        return
+    import h5py  # Comes with Keras; only needed here.
+
+    held: list[tuple[int, ...]] = []
+
+    def visit(name: str, entry: Any) -> None:
+        if isinstance(entry, h5py.Dataset) and not name.startswith("optimizer"):
+            held.append(tuple(entry.shape))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    wanted = sorted(tuple(variable.shape) for variable in model.weights)
+    if sorted(held) != wanted:
+        raise ValueError(f"The file holds {len(held)} arrays, the model {len(wanted)}, "
+                         "or their shapes differ.")

@@ -1,0 +1,44 @@
+"""F_k∘G_k as a plain functional Keras model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def _features(stages: Sequence[Any], x: Any) -> list[Any]:
+    """Give every stage's features; blocks are called, not stages, so that no energy is added."""
+    features = []
+    for stage in stages:
+        for block in stage.blocks:
+            x = block(x)
+        features.append(x)
+    return features
+
+
+def truncated_model(
+    stages: Sequence[Any], heads: Sequence[Any], input_shape: tuple[int | None, ...], name: str
+) -> keras.Model:
+    """Give stages in a row and the last one's head as a functional model.
+
+    Args:
+        stages: built stages 1 to k.
+        heads: built heads 1 to k.
+        input_shape: shape of the data, batch axis included.
+        name: str. The model's name.
+
+    Returns:
+        `keras.Model` that shares the layers and carries no energy loss.
+    """
+    inputs = keras.Input(input_shape[1:])
+    return keras.Model(inputs, heads[-1](_features(stages, inputs)[-1]), name=name)
+
+
+def all_exits_model(
+    stages: Sequence[Any], heads: Sequence[Any], input_shape: tuple[int | None, ...], name: str
+) -> keras.Model:
+    """Give a functional model with every depth's prediction as a list of outputs."""
+    inputs = keras.Input(input_shape[1:])
+    features = _features(stages, inputs)
+    outputs = [head(x) for head, x in zip(heads, features, strict=True)]
+    return keras.Model(inputs, outputs, name=name)
