@@ -2,11 +2,13 @@
 
 from keras_trgl import architectures as architectures
 from keras_trgl import callbacks as callbacks
+from keras_trgl import datasets as datasets
 from keras_trgl import heads as heads
 from keras_trgl import layers as layers
 from keras_trgl import methods as methods
 from keras_trgl import regimes as regimes
 from keras_trgl import regularizers as regularizers
+from keras_trgl import splitting as splitting
 from keras_trgl.greedy_model import GreedyModel as GreedyModel
 from keras_trgl.optimizers import StageOptimizers as StageOptimizers
 from keras_trgl.saving import load_model as load_model

@@ -71,9 +71,10 @@ class KineticEnergy(keras.layers.Layer):
         ValueError: `tau` is not above zero, or `reduction` is another word.
 
     Example:
+        >>> import numpy as np
         >>> from keras_trgl.regularizers import KineticEnergy
         >>> regularizer = KineticEnergy(tau=0.5)
-        >>> float(regularizer([1.5, 1.25])), float(regularizer.losses[0])
+        >>> float(regularizer([np.array(1.5), np.array(1.25)])), float(regularizer.losses[0])
         (2.75, 2.75)
 
     Reference:

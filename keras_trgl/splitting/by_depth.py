@@ -1,0 +1,39 @@
+"""Stages of equal depth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_trgl.checks import check_integer
+from keras_trgl.registration import public
+
+
+@public
+def by_depth(blocks: Sequence[Any], num_stages: int) -> list[int]:
+    """Give stage sizes that differ by at most one block, larger ones first.
+
+    Args:
+        blocks: list of blocks; only their number counts.
+        num_stages: int, K, 1 to `len(blocks)`.
+
+    Returns:
+        List of K ints that sum to `len(blocks)`.
+
+    Raises:
+        ValueError: `num_stages` is not 1 to the number of blocks.
+
+    Example:
+        >>> from keras_trgl.splitting import by_depth
+        >>> by_depth(range(54), num_stages=4)
+        [14, 14, 13, 13]
+
+    Reference:
+        Karkar et al., NeurIPS 2023, section 4: modules of equal depth.
+    """
+    check_integer("num_stages", num_stages, 1)
+    if num_stages > len(blocks):
+        raise ValueError(
+            f"There can be at most as many stages as blocks, {len(blocks)}. "
+            f"Received: num_stages={num_stages}. Use fewer stages or a deeper network."
+        )
+    size, larger = divmod(len(blocks), num_stages)
+    return [size + 1] * larger + [size] * (num_stages - larger)
