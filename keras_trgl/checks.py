@@ -41,9 +41,7 @@ def check_integer(name: str, value: Any, minimum: int, hint: str = "") -> None:
         ValueError: `value` is below `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(
-            f"`{name}` must be an integer. Received: {name}={value!r}. {hint}".rstrip()
-        )
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}. {hint}".rstrip())
     if value < minimum:
         raise ValueError(
             f"`{name}` must be at least {minimum}. Received: {name}={value}. {hint}".rstrip()

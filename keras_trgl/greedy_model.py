@@ -24,8 +24,7 @@ from keras_trgl.seeds import DATA, derive_seed
 from keras_trgl.stage_step import check_label_range
 from keras_trgl.staged_network import StagedNetwork
 from keras_trgl.summary import stage_table
-from keras_trgl.training_data import check_labels, ordered, split_validation
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.training_data import check_labels, check_ready, ordered, split_validation
 
 METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
 REGIMES = {"parallel": Parallel}
@@ -299,7 +298,7 @@ class GreedyModel(StagedNetwork):
             ValueError: labels out of range, or a stage's loss that is not finite; the message
                 names the stage, whose weights are as before that step.
         """
-        self._ready_to_fit()
+        check_ready(self)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_validation(
                 (x, y, sample_weight), validation_split
@@ -341,29 +340,6 @@ class GreedyModel(StagedNetwork):
                 validation_freq=validation_freq,
             )
 
-    def _ready_to_fit(self) -> None:
-        """Raise where Keras itself fails later or without a word."""
-        if not self.compiled:
-            raise ValueError(
-                "A model must be compiled before it is trained or evaluated. Received: a model "
-                "that is not. Call `model.compile(optimizer=…, loss=…)` first."
-            )
-        if self.loss is None:
-            raise ValueError(
-                "Every head needs a loss. Received: loss=None. Call `model.compile` with one."
-            )
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            accumulates = any(
-                getattr(one, "gradient_accumulation_steps", None)
-                for one in self.optimizer.optimizers
-            )
-            if accumulates or self.steps_per_execution > 1:
-                raise ValueError(
-                    "Keras supports neither `gradient_accumulation_steps` nor "
-                    "`steps_per_execution` above 1 with several replicas. Received: "
-                    f"{self.distribute_strategy.num_replicas_in_sync} replicas. Leave them out."
-                )
-
     def _check_labels(self, y: Any, where: str) -> None:
         if self.built and self._steps.has_class_indices:
             check_labels(y, self._units, where)
@@ -390,7 +366,7 @@ class GreedyModel(StagedNetwork):
         Raises:
             ValueError: labels out of range.
         """
-        self._ready_to_fit()
+        check_ready(self)
         if len(args) > 1 or "y" in kwargs:
             self._check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
         if "callbacks" not in kwargs and len(args) < 7:
@@ -401,14 +377,14 @@ class GreedyModel(StagedNetwork):
 
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
-        self._ready_to_fit()
+        check_ready(self)
         with readable_errors():
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._last_depth(logs)
 
     def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate on one batch; returns what `evaluate` returns."""
-        self._ready_to_fit()
+        check_ready(self)
         with self._evaluation(), readable_errors():
             logs = super().test_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._last_depth(logs)

@@ -85,9 +85,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         else:
             template = keras.optimizers.get(optimizer)
             _check_unbuilt(template)
-            return cls(
-                [copy_optimizer(template, f"stage_{k + 1}") for k in range(num_stages)]
-            )
+            return cls([copy_optimizer(template, f"stage_{k + 1}") for k in range(num_stages)])
         if len(chosen) != num_stages:
             raise ValueError(
                 f"`optimizer` must be one optimizer or a list of {num_stages}, one per stage. "
@@ -150,9 +148,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         for one in self.optimizers:
             one.learning_rate = value
 
-    def exclude_from_weight_decay(
-        self, var_list: Any = None, var_names: Any = None
-    ) -> None:
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """Exclude variables from the weight decay of every stage, as in Keras.
 
         Args:

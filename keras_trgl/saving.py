@@ -69,7 +69,9 @@ def check_keras_file(path: Any) -> None:
 
 
 @public
-def load_model(path: Any, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:
+def load_model(
+    path: Any, custom_objects: dict[str, Any] | None = None, compile: bool = True
+) -> Any:
     """Load a `.keras` file, after checking that it is whole.
 
     `keras.saving.load_model` loads the same files; this one says what is wrong with a damaged
@@ -88,6 +90,15 @@ def load_model(path: Any, custom_objects: dict[str, Any] | None = None, compile:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short or damaged.
+
+    Example:
+        >>> import keras, os, tempfile, keras_trgl as trgl
+        >>> model = trgl.GreedyModel([[keras.layers.Dense(4)]], [keras.layers.Dense(2)], seed=0)
+        >>> model.build((None, 3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "model.keras"))
+        ...     trgl.load_model(os.path.join(folder, "model.keras")).num_stages
+        1
     """
     check_keras_file(path)
     return keras.saving.load_model(
@@ -127,5 +138,6 @@ def check_weights_fit(model: keras.Model, path: Any) -> None:
         file.visititems(visit)
     wanted = sorted(tuple(variable.shape) for variable in model.weights)
     if sorted(held) != wanted:
-        raise ValueError(f"The file holds {len(held)} arrays, the model {len(wanted)}, "
-                         "or their shapes differ.")
+        raise ValueError(
+            f"The file holds {len(held)} arrays, the model {len(wanted)}, or their shapes differ."
+        )

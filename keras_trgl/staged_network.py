@@ -18,6 +18,7 @@ class StagedNetwork(keras.Model):
 
     stages: list[Stage]
     heads: list[Any]
+    built: bool
     _input_shape: Shape | None = None
 
     @property
@@ -81,8 +82,7 @@ class StagedNetwork(keras.Model):
             raise TypeError(f"A depth must be an int, `None` or 'all'. Received: {depth!r}.")
         if not 1 <= depth <= self.num_stages:
             raise ValueError(
-                f"A depth must be 1 to {self.num_stages}, the number of stages. "
-                f"Received: {depth}."
+                f"A depth must be 1 to {self.num_stages}, the number of stages. Received: {depth}."
             )
         return [depth]
 

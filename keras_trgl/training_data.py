@@ -1,4 +1,4 @@
-"""What `fit` was given, checked and put into an order that can be replayed."""
+"""What `fit` meets at the door: the model's settings, and data in an order to replay."""
 
 import dataclasses
 from typing import Any
@@ -119,4 +119,30 @@ def check_labels(y: Any, units: int, where: str) -> None:
             f"Labels must be class indices 0 to {units - 1}, as the heads have {units} units. "
             f"Received: {where} with values {low} to {high}. Renumber the classes, or give the "
             f"heads `units={int(high) + 1}`."
+        )
+
+
+def check_ready(model: keras.Model) -> None:
+    """Raise where Keras itself would fail later, or train something else without a word.
+
+    Raises:
+        ValueError: the model is not compiled, has no loss, or has settings that Keras does not
+            support with several replicas.
+    """
+    if not model.compiled:
+        raise ValueError(
+            "A model must be compiled before it is trained or evaluated. Received: a model that "
+            "is not. Call `model.compile(optimizer=…, loss=…)` first."
+        )
+    if model.loss is None:
+        raise ValueError(
+            "Every head needs a loss. Received: loss=None. Call `model.compile` with one."
+        )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    optimizers = model.optimizer.optimizers
+    accumulates = any(getattr(one, "gradient_accumulation_steps", None) for one in optimizers)
+    if replicas > 1 and (accumulates or model.steps_per_execution > 1):
+        raise ValueError(
+            "Keras supports neither `gradient_accumulation_steps` nor `steps_per_execution` above "
+            f"1 with several replicas. Received: {replicas} replicas. Leave them out."
         )

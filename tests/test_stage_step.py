@@ -39,8 +39,9 @@ def make(method, rates=(0.0625, 0.0625, 0.0625)):
 
 
 def equal(first, second, k):
-    pairs = zip(first._steps.trainable_variables(k), second._steps.trainable_variables(k),
-                strict=True)
+    pairs = zip(
+        first._steps.trainable_variables(k), second._steps.trainable_variables(k), strict=True
+    )
     return all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
 
 

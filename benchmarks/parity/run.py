@@ -30,9 +30,7 @@ def block_names(recording):
     """Give the recorded names of all blocks, `K/blocks.I`, in the order of the network."""
     cuts = [int(cut) for cut in recording["cuts"]]
     return [
-        f"{stage}/blocks.{i}"
-        for stage, size in enumerate(np.diff(cuts))
-        for i in range(int(size))
+        f"{stage}/blocks.{i}" for stage, size in enumerate(np.diff(cuts)) for i in range(int(size))
     ]
 
 
@@ -40,9 +38,7 @@ def make_model(recording):
     """Give the recorded network, untrained."""
     names, input_shape = block_names(recording), recording["x"].shape[2:]
     kernels = [recording[f"init/{name}.residual.0.weight"] for name in names]
-    widths = tuple(
-        kernel.shape[3] for kernel in kernels[:: int(recording["blocks_per_width"])]
-    )
+    widths = tuple(kernel.shape[3] for kernel in kernels[:: int(recording["blocks_per_width"])])
     blocks = trgl.architectures.resnet(
         2 * len(names) + 2, tuple(map(int, input_shape)), widths=widths
     )

@@ -31,7 +31,9 @@ class _Maker:
         if not self.weight_decay:
             return {}
         # L2 adds c·w², gradient 2c·w: half the coupled decay of the published code.
-        return {f"{name}_regularizer": keras.regularizers.L2(self.weight_decay / 2) for name in names}
+        return {
+            f"{name}_regularizer": keras.regularizers.L2(self.weight_decay / 2) for name in names
+        }
 
     def conv(self, channels: int, size: int, stride: int = 1, bias: bool = False) -> Layers:
         """Give the padding, where one is needed, and the convolution."""
@@ -188,8 +190,6 @@ def blockwise_resnet(
         branch += [*make.conv(channels, 3), make.norm(), _relu(), *make.conv(channels, 3)]
         entry = encoder if position == 0 else (make.conv(channels, 1, 2) if middle else None)
         blocks.append(
-            ResidualBlock(
-                branch, entry=entry, input_shape=input_shape if position == 0 else None
-            )
+            ResidualBlock(branch, entry=entry, input_shape=input_shape if position == 0 else None)
         )
     return blocks

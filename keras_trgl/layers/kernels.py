@@ -98,15 +98,11 @@ def batch_normalize_with_energy(
             )
             factor = upstream_energy * (2.0 / channels)
             slope = (
-                factor
-                * tf.square(scale / (variance + epsilon))
-                * (epsilon / values_per_channel(x))
+                factor * tf.square(scale / (variance + epsilon)) * (epsilon / values_per_channel(x))
             )
             own = 1e-3  # The kernel's ε: with the variance 1 - ε it cancels.
             with tf.control_dependencies([dx]):
-                pull = normalize(
-                    x, slope, tf.zeros_like(mean), mean, tf.ones_like(mean) - own, own
-                )
+                pull = normalize(x, slope, tf.zeros_like(mean), mean, tf.ones_like(mean) - own, own)
             return dx + pull, dscale + factor * scale * share, doffset + factor * offset
 
         energy = tf.reduce_mean(tf.square(scale) * share + tf.square(offset))

@@ -101,9 +101,7 @@ class Counter:
             if not isinstance(layer, layers.Dropout):
                 self._keep(layer)
             self._move(layer)
-            if isinstance(layer, KEEP_BOTH) or not known:
-                self._keep(layer)
-            elif _is_relu(layer):
+            if isinstance(layer, KEEP_BOTH) or not known or _is_relu(layer):
                 self._keep(layer)
 
     def _pass_block(self, block: ResidualBlock) -> None:

@@ -138,6 +138,9 @@ def test_other_seeds_give_other_weights_and_equal_layers_differ():
     first, second = make([3], seed=0), make([3], seed=1)
     kernels = [b.branch[0].kernel.numpy() for m in (first, second) for b in all_blocks(m)[:1]]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
-    inside = [layer.kernel.numpy() for layer in first.stages[0].blocks[0].branch if layer.weights
-              and hasattr(layer, "kernel")]
+    inside = [
+        layer.kernel.numpy()
+        for layer in first.stages[0].blocks[0].branch
+        if layer.weights and hasattr(layer, "kernel")
+    ]
     assert np.abs(inside[0] - inside[1]).max() > 0

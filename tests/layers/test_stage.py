@@ -11,9 +11,7 @@ X = np.ones((2, 4), "float32")
 
 
 def blocks(count=2):
-    return [
-        ResidualBlock([keras.layers.Dense(4, kernel_initializer="ones")]) for _ in range(count)
-    ]
+    return [ResidualBlock([keras.layers.Dense(4, kernel_initializer="ones")]) for _ in range(count)]
 
 
 def test_loss_is_the_energy_over_two_tau_in_training_mode():

@@ -118,7 +118,7 @@ def test_memory_split_makes_early_stages_short():
 
 def test_memory_split_needs_the_shape_of_the_data():
     block = ResidualBlock([keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match="Pass `input_shape="):
+    with pytest.raises(ValueError, match=r"Pass `input_shape="):
         by_memory([block, block], 2)
     assert by_memory([block, block], 2, input_shape=(4,)) == [1, 1]
 
@@ -127,7 +127,7 @@ def test_memory_split_needs_the_shape_of_the_data():
 @pytest.mark.parametrize("num_stages", [0, 4])
 def test_more_stages_than_blocks_or_none_are_refused(split, num_stages):
     blocks = resnet(8, (8, 8, 3))
-    with pytest.raises(ValueError, match="at most as many stages as blocks|at least 1"):
+    with pytest.raises(ValueError, match=r"at most as many stages as blocks|at least 1"):
         split(blocks, num_stages)
 
 

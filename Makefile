@@ -1,0 +1,49 @@
+# Every target makes .venv with the locked set first, if it is not there or the lock has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+PACKAGES := -e ".[examples,dev]"
+RECORDING ?= tests/golden/trgl_parallel.npz
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: venv demo test lint bench lock test-oldest
+
+venv: $(STAMP)
+
+$(STAMP): constraints.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "setuptools>=68" wheel uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-build-isolation -c constraints.txt $(PACKAGES) \
+		|| $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt $(PACKAGES)
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python examples/quickstart.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy keras_trgl
+	$(BIN)/python -m pytest -q -p no:xdist tests/test_layout.py
+
+test: lint
+	$(BIN)/python -m pytest -q -n 2
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/parity/run.py $(RECORDING) --json
+	$(BIN)/python benchmarks/memory/run.py --json
+	$(BIN)/python benchmarks/step_time/run.py --json
+
+lock: $(STAMP)
+	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \
+		| grep -v -E '^(pip|setuptools|wheel|uv)=='; } > constraints.new
+	mv constraints.new constraints.txt
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet "setuptools>=68" wheel uv
+	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --quiet --no-build-isolation \
+		-c constraints-oldest.txt $(PACKAGES)
+	.venv-oldest/bin/python -m pytest -q -n 2

@@ -1,0 +1,58 @@
+"""Packaging of keras_trgl; the settings of tools are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "keras_trgl" / "version.py").read_text(encoding="utf-8")
+).group(1)
+
+EXTRAS = {
+    "data": ["tensorflow-datasets"],
+    "vision": ["keras-cv==0.9.0", "keras-hub"],
+    "plot": ["matplotlib"],
+    "analysis": ["scipy", "scikit-learn", "POT"],
+    "serving": ["tensorflow-serving-api"],
+    "litert": ["ai-edge-litert"],
+    "onnx": ["tf2onnx", "onnx", "onnxruntime"],
+    "openvino": ["openvino", "scipy"],
+    "tune": ["keras-tuner"],
+    # What the examples need beside the core.
+    "examples": ["matplotlib", "scikit-learn"],
+    "dev": [
+        "hypothesis",
+        "import-linter",
+        "mypy",
+        "pre-commit",
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "uv",
+    ],
+}
+
+setup(
+    name="keras-trgl",
+    version=VERSION,
+    description=(
+        "Train deep Keras networks stage by stage with local losses and a transport regulariser"
+    ),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_trgl", "keras_trgl.*"]),
+    package_data={"keras_trgl": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=["absl-py", "keras>=3.15,<4", "numpy", "tensorflow>=2.20"],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
