@@ -30,6 +30,7 @@ EXTRAS = {
         "pytest",
         "pytest-xdist",
         "ruff",
+        "tensorboard",
         "uv",
     ],
 }

@@ -15,6 +15,14 @@ from keras_trgl.methods.method import Method
 from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, StageStep
 from keras_trgl.types import Shape
 
+WAYS_OUT = {
+    NOT_FINITE: "The stage's weights are as before this step. Lower the learning rate, clip "
+    "gradients (`clipnorm`), or look for NaN in the data; to stop without an error use "
+    "`keras.callbacks.TerminateOnNaN`.",
+    LABEL_RANGE: "Renumber the classes, or give the heads more `units`.",
+}
+"""What a check inside a traced step said, and the way out."""
+
 
 def _copied(value: Any) -> Any:
     """Give a metric of its own to every exit; names and functions pass."""
@@ -46,6 +54,7 @@ class CompiledSteps:
     ) -> None:
         self.steps: list[StageStep] = []
         self.loss = loss
+        self.compiled_with: dict[str, Any] = {}
         for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
             exit_model = Exit(name=f"exit_{k + 1}")
             copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
@@ -109,23 +118,11 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        said = error.message
-        for mark, way_out in (
-            (
-                NOT_FINITE,
-                "The stage's weights are as before this step. Lower the learning rate, clip "
-                "gradients (`clipnorm`), or look for NaN in the data; to stop without an error "
-                "use `keras.callbacks.TerminateOnNaN`.",
-            ),
-            (LABEL_RANGE, "Renumber the classes, or give the heads more `units`."),
-        ):
-            if mark in said:
-                lines = said.replace("b'", "").replace("'", "").splitlines()
-                found = " ".join(lines[lines.index(_line_with(lines, mark)) :][:3])
-                start = max(found.find("Stage "), found.find("The labels"), 0)
-                raise ValueError(f"{found[start:].split('[[')[0].strip()} {way_out}") from error
+        for mark, way_out in WAYS_OUT.items():
+            line = next((line for line in error.message.splitlines() if mark in line), None)
+            if line is not None:
+                # TensorFlow prints the check's own words as `[words Received:] [value]`.
+                said = line.split("failed: [", 1)[-1]
+                said = said.replace("] [", " ").replace("]", "").replace("'", "").strip("b[ ")
+                raise ValueError(f"{said}. {way_out}") from error
         raise
-
-
-def _line_with(lines: Sequence[str], mark: str) -> str:
-    return next(line for line in lines if mark in line)

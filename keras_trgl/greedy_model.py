@@ -129,8 +129,9 @@ class GreedyModel(StagedNetwork):
                 classifier (`include_top=False`), as the last stage gets a head too.
             num_stages: int. K.
             head: an unbuilt layer, copied for every stage, or a list of K layers.
-            **kwargs: `residuals` (dict of merge layer's name to the name of the layer whose
-                output is the residual, where the model does not tell), and the constructor's.
+            **kwargs: `residuals` (dict of a sum's name to the name of the layer whose output is
+                the residual, or to `None` to leave the sum out of the energy, where the model
+                does not tell), and the constructor's.
 
         Raises:
             ValueError: the model is not functional, has no K − 1 places where a single tensor
@@ -202,7 +203,7 @@ class GreedyModel(StagedNetwork):
             if self.built:
                 optimizers.build([])
         self.loss = loss
-        self._compiled_with = {"optimizer": optimizers, **settings, **loop}
+        self._steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Give what `compile` was given, for saving."""
@@ -210,7 +211,7 @@ class GreedyModel(StagedNetwork):
             return None
         return {
             key: keras.saving.serialize_keras_object(value)
-            for key, value in self._compiled_with.items()
+            for key, value in self._steps.compiled_with.items()
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
