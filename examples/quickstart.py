@@ -41,7 +41,7 @@ flags.DEFINE_enum("split", "memory", ["depth", "memory"], "How blocks are shared
 flags.DEFINE_float("tau", 1.0, "Step of the minimizing movement scheme; small is strong.")
 flags.DEFINE_integer("epochs", 30, "Epochs of each method.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Batch size.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.02, "Rate of SGD with momentum 0.9.")
+flags.DEFINE_float("learning_rate", 0.02, "First rate of SGD with momentum 0.9; falls as a cosine.")
 flags.DEFINE_integer("seed", 0, "Seed of weights and of the order of the data.", lower_bound=0)
 flags.DEFINE_integer("limit", 0, "Train on this many examples only; 0 for all.", lower_bound=0)
 flags.DEFINE_bool("augment", True, "Crop and flip as the paper does, where the data set allows it.")
@@ -80,8 +80,11 @@ def make_model(method, data):
         method=trgl.methods.TRGL(tau=FLAGS.tau) if method == "trgl" else method,
         seed=FLAGS.seed,
     )
+    steps = FLAGS.epochs * -(-len(data.x_train) // FLAGS.batch_size)
     model.compile(
-        optimizer=keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9),
+        optimizer=keras.optimizers.SGD(
+            keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps), momentum=0.9
+        ),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
         metrics=["accuracy"],
     )

@@ -37,7 +37,7 @@ class ImageData:
         >>> from keras_trgl.datasets import load
         >>> data = load("digits").hold_out(fraction=0.1)
         >>> data.input_shape, len(data.x_train), len(data.x_validation), len(data.x_test)
-        ((8, 8, 1), 1293, 144, 360)
+        ((8, 8, 1), 1295, 143, 359)
     """
 
     name: str

@@ -61,7 +61,7 @@ def load(name: str, data_dir: Any = None) -> ImageData:
     Example:
         >>> from keras_trgl.datasets import load
         >>> load("digits").x_train.shape
-        (1437, 8, 8, 1)
+        (1438, 8, 8, 1)
     """
     if name not in LOADERS:
         raise ValueError(

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_trgl.checks import check_integer
 from keras_trgl.registration import public
+from keras_trgl.splitting.partition import check_split
 
 
 @public
@@ -19,7 +19,8 @@ def by_depth(blocks: Sequence[Any], num_stages: int) -> list[int]:
         List of K ints that sum to `len(blocks)`.
 
     Raises:
-        ValueError: `num_stages` is not 1 to the number of blocks.
+        TypeError: `num_stages` is no integer.
+        ValueError: there are no blocks, or `num_stages` is not 1 to the number of blocks.
 
     Example:
         >>> from keras_trgl.splitting import by_depth
@@ -29,11 +30,6 @@ def by_depth(blocks: Sequence[Any], num_stages: int) -> list[int]:
     Reference:
         Karkar et al., NeurIPS 2023, section 4: modules of equal depth.
     """
-    check_integer("num_stages", num_stages, 1)
-    if num_stages > len(blocks):
-        raise ValueError(
-            f"There can be at most as many stages as blocks, {len(blocks)}. "
-            f"Received: num_stages={num_stages}. Use fewer stages or a deeper network."
-        )
+    check_split(len(blocks), num_stages)
     size, larger = divmod(len(blocks), num_stages)
     return [size + 1] * larger + [size] * (num_stages - larger)

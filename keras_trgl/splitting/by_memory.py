@@ -1,13 +1,14 @@
 """Stages of equal memory."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from keras_trgl.checks import check_integer
 from keras_trgl.registration import public
-from keras_trgl.splitting.activation_bytes import Counter
-from keras_trgl.splitting.partition import min_max_partition
+from keras_trgl.splitting.activation_bytes import Counter, Held, bytes_of
+from keras_trgl.splitting.partition import check_split, min_max_partition
 from keras_trgl.types import Shape
 
 IN_FLIGHT = 2
@@ -40,6 +41,7 @@ def by_memory(
         List of K ints that sum to `len(blocks)`.
 
     Raises:
+        TypeError: a block or the head is no Keras layer.
         ValueError: `num_stages` is not 1 to the number of blocks, or the shape of the data is
             not known.
 
@@ -49,40 +51,59 @@ def by_memory(
         >>> by_memory(resnet(depth=20, input_shape=(32, 32, 3)), num_stages=3)
         [2, 2, 5]
     """
-    check_integer("num_stages", num_stages, 1)
     blocks = list(blocks)
-    if not blocks:
-        raise ValueError("A split needs blocks. Received: blocks=[].")
-    expected = input_shape or getattr(blocks[0], "expected_input_shape", None)
+    check_split(len(blocks), num_stages)
+    for layer in (*blocks, *([] if head is None else [head])):
+        if not isinstance(layer, keras.layers.Layer):
+            raise TypeError(
+                "`blocks` must be Keras layers, and `head` one, which every stage gets a copy "
+                f"of. Received: {layer!r}. Pass the largest of several heads."
+            )
+    shape: Shape = (None, *_data_shape(blocks[0], input_shape))
+    held = Held(shape, counted=True)
+    inputs, alone, inside, largest, heads = [], [], [], [], []
+    for block in blocks:
+        # `inside` a stage a block keeps its input unless the block before did; as the first of
+        # a stage it does not count it, since the stage's input is held in any case.
+        size, before = bytes_of(block, held.shape), held.counted
+        counter = Counter()
+        output = counter.walk([block], held)
+        inputs.append(size)
+        inside.append(counter.bytes)
+        alone.append(counter.bytes - (size if held.counted and not before else 0))
+        largest.append(counter.largest)
+        heads.append(_head_bytes(head, output))
+        held = output
+
+    def cost(start: int, end: int) -> int:
+        kept = inputs[start] + alone[start] + sum(inside[start + 1 : end])
+        return kept + heads[end - 1] + IN_FLIGHT * max(largest[start:end])
+
+    return min_max_partition(len(blocks), num_stages, cost)
+
+
+def _data_shape(first: Any, input_shape: Shape | None) -> Shape:
+    expected = input_shape
+    if expected is None:
+        expected = getattr(first, "expected_input_shape", None)
     if expected is None:
         raise ValueError(
             "The shape of the data must be known to count bytes. Received: input_shape=None and "
             "a first block that does not tell. Pass `input_shape=(rows, columns, channels)`."
         )
-    shape: Shape = (None, *expected)
-    kept, inputs, largest, heads = [], [], [], []
-    for position, block in enumerate(blocks):
-        inputs.append(4 * math.prod(int(side or 1) for side in shape[1:]))
-        counter = Counter(shape, counted=position > 0)
-        counter.walk([block])
-        kept.append(counter.bytes)
-        largest.append(counter.largest)
-        shape = counter.shape
-        heads.append(_head_bytes(head, shape, counter.counted))
-
-    def cost(start: int, end: int) -> float:
-        first = inputs[start] if start else 0
-        return first + sum(kept[start:end]) + heads[end - 1] + IN_FLIGHT * max(largest[start:end])
-
-    return min_max_partition(len(blocks), num_stages, cost)
+    hint = "Every side but the batch must be known to count bytes, as in `(32, 32, 3)`."
+    for side in expected:
+        check_integer("input_shape", side, 1, hint)
+    return tuple(expected)
 
 
-def _head_bytes(head: Any, features: Shape, counted: bool) -> int:
+def _head_bytes(head: Any, features: Held) -> int:
     if head is None:
         return 0
     copy = type(head).from_config(head.get_config())
     if not copy.built:
-        copy.build(features)
-    counter = Counter(features, counted)
-    counter.walk([copy])
+        copy.build(features.shape)
+    counter = Counter()
+    # What the head keeps of the features is the head's, and not the next block's.
+    counter.walk([copy], Held(features.shape, features.counted))
     return counter.bytes

@@ -1,5 +1,6 @@
 """Stage sizes that papers used, by name."""
 
+from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.registration import public
 
 SIZES: dict[str, dict[int, list[int]]] = {
@@ -18,8 +19,13 @@ SIZES: dict[str, dict[int, list[int]]] = {
         16: [2] + [3] * 8 + [4] * 7,
     },
     "infopro_resnet110_balanced": {2: [15, 39], 3: [9, 11, 34], 4: [7, 8, 12, 27]},
+    "infopro_resnet32": {2: [7, 8], 4: [3, 4, 4, 4], 8: [1] + [2] * 7},
+    "sedona_vgg19": {2: [6, 10], 3: [6, 7, 3], 4: [6, 7, 1, 2]},
+    "sedona_resnet50": {2: [10, 6], 3: [10, 2, 4], 4: [10, 1, 1, 4]},
+    "sedona_resnet101": {2: [7, 26], 3: [7, 4, 22], 4: [7, 4, 1, 21]},
+    "sedona_resnet152": {2: [11, 39], 3: [11, 2, 37], 4: [11, 2, 4, 33]},
 }
-"""Blocks per stage; ResNet-110 has 54, and the stem goes with the first."""
+"""Blocks per stage; ResNet-110 has 54, and the stem goes with the first. For VGG: convolutions."""
 
 
 @public
@@ -28,13 +34,16 @@ def published(name: str, num_stages: int) -> list[int]:
 
     Args:
         name: str. `"trgl_resnet110"` (equal depth), `"trgl_resnet110_balanced"` (by weight),
-            `"infopro_resnet110"`, `"infopro_resnet110_balanced"` (by weight).
+            `"infopro_resnet110"`, `"infopro_resnet110_balanced"` (by weight, STL-10),
+            `"infopro_resnet32"`; `"sedona_vgg19"` and `"sedona_resnet50"`, `101`, `152` (found
+            by search).
         num_stages: int, K.
 
     Returns:
         List of K ints that sum to the network's number of blocks.
 
     Raises:
+        TypeError: `num_stages` is no integer.
         ValueError: no such name, or no such K under it.
 
     Example:
@@ -44,11 +53,10 @@ def published(name: str, num_stages: int) -> list[int]:
 
     Reference:
         Karkar et al., NeurIPS 2023, and Wang et al., "InfoPro", ICLR 2021: their code.
+        Pyeon et al., "Sedona", ICLR 2021.
     """
-    if name not in SIZES:
-        raise ValueError(
-            f"`name` must be one of {', '.join(map(repr, SIZES))}. Received: name={name!r}."
-        )
+    check_choice("name", name, tuple(SIZES))
+    check_integer("num_stages", num_stages, 1)
     if num_stages not in SIZES[name]:
         raise ValueError(
             f"{name!r} was published for num_stages of {', '.join(map(str, SIZES[name]))}. "

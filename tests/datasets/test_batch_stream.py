@@ -1,0 +1,106 @@
+"""The order of the data is a function of (seed, epoch, step)."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_trgl.datasets import BatchStream, PadCropFlip
+
+X = np.arange(10)
+
+
+def batches(stream, first, count):
+    return [batch.tolist() for batch in stream.from_step(first).take(count).as_numpy_iterator()]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 5, 8])
+def test_a_stream_can_be_entered_at_any_step(first, shuffle):
+    stream = BatchStream(X, batch_size=4, shuffle=shuffle, seed=3)
+    assert batches(stream, first, 4) == batches(stream, 0, first + 4)[first:]
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+    stream = BatchStream(X, batch_size=4, seed=3)
+    assert stream.steps_per_epoch == 3
+    rows = batches(stream, 0, 12)
+    epochs = [list(itertools.chain(*rows[3 * e : 3 * e + 3])) for e in range(4)]
+    assert all(sorted(epoch) == X.tolist() for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert [len(row) for row in rows[:3]] == [4, 4, 2]
+
+
+def test_the_order_is_that_of_the_stateless_shuffle():
+    order = tf.random.experimental.stateless_shuffle(tf.range(10), [3, 2]).numpy()
+    got = itertools.chain(*batches(BatchStream(X, batch_size=4, seed=3), 6, 3))
+    assert list(got) == order.tolist()
+
+
+def test_the_order_does_not_depend_on_the_state_of_any_generator():
+    keras.utils.set_random_seed(1)
+    first = batches(BatchStream(X, batch_size=4), 0, 6)
+    keras.utils.set_random_seed(2)
+    assert batches(BatchStream(X, batch_size=4), 0, 6) == first
+    assert batches(BatchStream(X, batch_size=4, seed=1), 0, 6) != first
+
+
+def test_without_shuffle_the_order_is_as_given():
+    assert batches(BatchStream(X, batch_size=5, shuffle=False), 1, 2) == [
+        [5, 6, 7, 8, 9],
+        [0, 1, 2, 3, 4],
+    ]
+
+
+def test_targets_and_weights_stay_with_their_examples():
+    stream = BatchStream(X.astype("float64"), 10 * X, X / 2, batch_size=4)
+    for x, y, weight in stream.from_step().take(5).as_numpy_iterator():
+        assert x.dtype == weight.dtype == np.float32
+        assert y.dtype == X.dtype
+        np.testing.assert_array_equal(y, 10 * x)
+        np.testing.assert_array_equal(weight, x / 2)
+
+
+def test_nested_arrays_are_served_nested():
+    stream = BatchStream({"a": X, "b": -X}, X, batch_size=5)
+    x, y = next(iter(stream.from_step().as_numpy_iterator()))
+    np.testing.assert_array_equal(x["a"], y)
+    np.testing.assert_array_equal(x["b"], -y)
+
+
+def test_augmented_images_are_the_same_when_replayed():
+    images = np.random.default_rng(0).integers(0, 255, (10, 6, 6, 1)).astype("uint8")
+    stream = BatchStream(images, X, batch_size=4, transform=PadCropFlip(2))
+
+    def take(first, count):
+        return list(stream.from_step(first).take(count).as_numpy_iterator())
+
+    whole = take(0, 7)
+    for one, other in zip(whole[4:], take(4, 3), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+    crops = {tuple(b[0][list(b[1]).index(0)].ravel()) for b in whole[:6] if 0 in b[1]}
+    assert len(crops) == 2
+
+
+def test_replicas_share_each_global_batch():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    stream = BatchStream(X, batch_size=4, seed=3)
+    shared = strategy.experimental_distribute_dataset(stream.from_step())
+    plain = batches(stream, 0, 3)
+    for batch, wanted in zip(shared, plain, strict=False):
+        parts = [part.numpy().tolist() for part in strategy.experimental_local_results(batch)]
+        assert list(itertools.chain(*parts)) == wanted
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"as many examples.*Received: lengths \[9, 10\]"):
+        BatchStream(X, X[:9])
+    with pytest.raises(ValueError, match="at least one"):
+        BatchStream(X[:0])
+
+
+def test_a_batch_size_below_one_is_refused():
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
+        BatchStream(X, batch_size=0)
