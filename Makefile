@@ -14,7 +14,7 @@ venv: $(STAMP)
 
 $(STAMP): constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "setuptools>=68" wheel uv
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel uv
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-build-isolation -c constraints.txt $(PACKAGES) \
 		|| $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt $(PACKAGES)
 	touch $(STAMP)
@@ -38,7 +38,7 @@ bench: $(STAMP)
 
 lock: $(STAMP)
 	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \
-		| grep -v -E '^(pip|setuptools|wheel|uv)=='; } > constraints.new
+		| grep -v '^pip=='; } > constraints.new
 	mv constraints.new constraints.txt
 
 test-oldest:

@@ -72,12 +72,19 @@ class CompiledSteps:
         """Every stage's trackers and metrics."""
         return [metric for step in self.steps for metric in step.metrics]
 
-    def results(self, training: bool) -> dict[str, Any]:
-        """Give the last depth's results, then every depth's with `stage_k_` before its names."""
-        results: dict[str, Any] = dict(self.steps[-1].exit.get_metrics_result())
-        for step in self.steps:
+    def results(self, training: bool, plan: Sequence[int]) -> dict[str, Any]:
+        """Give the results of the deepest stage at work, then every depth's as `stage_k_…`.
+
+        Args:
+            training: bool. Whether these are results of training, which have an objective.
+            plan: positions of the stages that stepped. The others' results are NaN: a mean of
+                nothing would read as a perfect loss.
+        """
+        results: dict[str, Any] = dict(self.steps[max(plan)].exit.get_metrics_result())
+        for k, step in enumerate(self.steps):
             for name, value in step.results(training).items():
-                results[f"stage_{step.depth}_{name}"] = value
+                idle = k not in plan
+                results[f"stage_{step.depth}_{name}"] = float("nan") if idle else value
         return results
 
     @property

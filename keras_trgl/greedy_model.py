@@ -227,14 +227,20 @@ class GreedyModel(StagedNetwork):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
-        return self._steps.results(training=not self._evaluating)
+        if self._evaluating:
+            return self._steps.results(False, range(self.num_stages))
+        return self._steps.results(True, self.regime.plan(self.num_stages))
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Let the stages that the regime plans step on one batch; called by `fit`."""
         x, y, sample_weight = self._unpack(data)
-        features = x
-        for k in self.regime.plan(self.num_stages):
-            features = self._steps.steps[k].train(features, y, sample_weight)
+        features, plan = x, self.regime.plan(self.num_stages)
+        for k in range(max(plan) + 1):
+            step = self._steps.steps[k]
+            if k in plan:
+                features = step.train(features, y, sample_weight)
+            else:
+                features = step.pass_on(features)
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:

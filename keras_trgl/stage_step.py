@@ -159,6 +159,10 @@ class StageStep:
         check = tf.debugging.Assert(tf.math.is_finite(task), [said, task])
         return [] if check is None else [check]
 
+    def pass_on(self, features: Tensor) -> Tensor:
+        """Give the features of a stage that does not step, in inference mode."""
+        return tf.stop_gradient(self.stage(features, training=False))
+
     def evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features."""
         features = self.stage(inputs, training=False)

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset
 
@@ -37,10 +36,7 @@ class TrainingData:
 def is_array_like(x: Any) -> bool:
     """Tell whether `x` holds arrays or tensors, rather than being a dataset or a generator."""
     leaves = keras.tree.flatten(x)
-    kinds = (np.ndarray, tf.Tensor, tf.Variable, list, int, float)
-    return bool(leaves) and all(
-        isinstance(leaf, kinds) or hasattr(leaf, "__array__") for leaf in leaves
-    )
+    return bool(leaves) and all(hasattr(leaf, "__array__") for leaf in leaves)
 
 
 def ordered(

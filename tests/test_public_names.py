@@ -1,6 +1,7 @@
 """The public names are those of the list, and all of them are documented."""
 
 import importlib
+import inspect
 import pathlib
 import types
 
@@ -47,6 +48,33 @@ def test_everything_marked_public_is_exported():
     assert {key.split(".")[-1] for key in PUBLIC} <= exported
 
 
-def test_every_public_name_is_in_the_docs():
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert [name for name in public_names() if f"`{name}`" not in text] == []
+def summary(name):
+    target = keras_trgl
+    for part in name.split("."):
+        target = getattr(target, part)
+    if isinstance(target, str):
+        return "The package's version."
+    return inspect.getdoc(target).splitlines()[0]
+
+
+def api_page():
+    """Give docs/api.md: every public name with the first line of its docstring."""
+    lines = [
+        "# API",
+        "",
+        "Public names, under `keras_trgl`; `help(name)` shows arguments, shapes and an example. "
+        "Written by",
+        "`pytest tests/test_public_names.py --update-golden`.",
+        "",
+        "| name | what it is |",
+        "| --- | --- |",
+    ]
+    lines += [f"| `{name}` | {summary(name)} |" for name in public_names()]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_api_page_holds_every_name_with_its_summary(request):
+    path = ROOT / "docs" / "api.md"
+    if request.config.getoption("--update-golden"):
+        path.write_text(api_page(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == api_page()

@@ -27,7 +27,8 @@ class PadCropFlip:
             the image mirrored at its border. Defaults to `"constant"`.
 
     Raises:
-        ValueError: `padding` is below 0, or `mode` is another word.
+        ValueError: `padding` is below 0, or `mode` is another word; when called, images are too
+            small to mirror `padding` pixels.
 
     Example:
         >>> import numpy as np
@@ -47,6 +48,9 @@ class PadCropFlip:
         self.flip = bool(flip)
         self.mode = mode
 
+    def __repr__(self) -> str:
+        return f"PadCropFlip(padding={self.padding}, flip={self.flip}, mode={self.mode!r})"
+
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
         """Give the images changed.
 
@@ -59,6 +63,16 @@ class PadCropFlip:
         """
         images, seeds = tf.convert_to_tensor(images), tf.cast(seeds, tf.int32)
         rows, columns = images.shape[1], images.shape[2]
+        if self.mode == "reflect" and self.padding >= min(rows, columns):
+            raise ValueError(
+                "Images must be larger than the `padding` that mirrors their border. Received: "
+                f"padding={self.padding}, images of {rows}x{columns}. Pass `mode='constant'`."
+            )
+        if self.mode == "reflect" and self.padding >= min(rows, columns):
+            raise ValueError(
+                "Reflected `padding` must be below the image's sides. "
+                f"Received: padding={self.padding}, images {tuple(images.shape)}."
+            )
         # One draw of three numbers per example: down, right, mirrored.
         draws = tf.map_fn(
             lambda seed: tf.random.stateless_uniform([3], seed),
@@ -103,6 +117,9 @@ class Normalize:
         self.mean = np.asarray(mean, "float64")
         self.std = np.asarray(std, "float64")
 
+    def __repr__(self) -> str:
+        return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"
+
     def __call__(self, images: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Give the images normalized.
 
@@ -127,13 +144,25 @@ class Chain:
     Args:
         *transforms: functions of `(images, seeds)`.
 
+    Raises:
+        TypeError: one of them is no function.
+
     Example:
         >>> from keras_trgl.datasets import Chain, Normalize, PadCropFlip
         >>> transform = Chain(PadCropFlip(padding=4), Normalize([0.5], [0.5]))
     """
 
     def __init__(self, *transforms: Any) -> None:
+        for transform in transforms:
+            if not callable(transform):
+                raise TypeError(
+                    "`transforms` must be functions of (images, seeds). "
+                    f"Received: {transform!r}. Pass them one by one, not as a list."
+                )
         self.transforms = transforms
+
+    def __repr__(self) -> str:
+        return f"Chain({', '.join(map(repr, self.transforms))})"
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
         """Give the images after every transform.

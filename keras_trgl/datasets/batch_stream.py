@@ -27,20 +27,24 @@ class BatchStream:
     """Arrays as an endless row of batches that can be entered at any step.
 
     Args:
-        x: array `(examples, …)`, or a nested structure of them.
+        x: array `(examples, …)`, or a nested structure of them. Floats become `floatx`, as in
+            Keras; other types stay.
         y: targets, likewise, or `None`. Defaults to `None`.
         sample_weight: array `(examples,)` or `None`. Defaults to `None`.
         batch_size: int > 0. The last batch of an epoch may be shorter. Defaults to `32`.
         shuffle: bool. Whether each epoch has an order of its own. Defaults to `True`.
         seed: int ≥ 0. Defaults to `0`.
-        transform: function of `(images, seeds)` that gives the images of a batch changed, with
-            `seeds` `(batch, 2)`, int32, one per example and epoch; or `None`. Defaults to
+        transform: function of `(images, seeds)` that gives the `x` of a batch changed, with
+            `seeds` `(batch, 2)`, int32, one per epoch and place in it; or `None`. Defaults to
             `None`.
 
     `GreedyModel.fit` takes it as `x`, and makes one of the arrays that it is given.
 
     Raises:
-        ValueError: arrays of different lengths or of length 0; `batch_size` below 1.
+        ValueError: arrays of different lengths or of length 0; `batch_size` below 1, `seed`
+            below 0.
+        TypeError: a part is no array with an axis of examples, or `transform` no function.
+        TypeError: something that is no array.
 
     Example:
         >>> import numpy as np
@@ -63,15 +67,17 @@ class BatchStream:
     ) -> None:
         check_integer("batch_size", batch_size, 1)
         check_integer("seed", seed, 0)
-        parts = (x,) if y is None and sample_weight is None else (x, y)
-        self._arrays = parts if sample_weight is None else (x, y, sample_weight)
-        lengths = {len(leaf) for leaf in keras.tree.flatten(self._arrays) if leaf is not None}
-        if len(lengths) != 1 or lengths == {0}:
-            raise ValueError(
-                "Data, targets and weights must have as many examples, at least one. "
-                f"Received: lengths {sorted(lengths)}."
+        if transform is not None and not callable(transform):
+            raise TypeError(
+                "`transform` must be a function of (images, seeds), or None. "
+                f"Received: transform={transform!r}."
             )
-        self.num_samples = lengths.pop()
+        parts = (x,) if y is None and sample_weight is None else (x, y)
+        parts = parts if sample_weight is None else (x, y, sample_weight)
+        self.num_samples = _common_length(parts)
+        # One copy in host memory for all datasets made from it; a graph captures it by reference.
+        with tf.device("CPU:0"):
+            self._tensors = keras.tree.map_structure(_as_tensor, _tuples(parts))
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)
         self.seed = int(seed)
@@ -90,11 +96,14 @@ class BatchStream:
                 to `0`.
 
         Returns:
-            `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`.
+            `tf.data.Dataset` of `x`, `(x, y)` or `(x, y, sample_weight)`; the batch axis is
+            `None` in its shapes.
+
+        Raises:
+            ValueError: `step` is below 0.
         """
         check_integer("step", step, 0)
         first_epoch, skipped = divmod(int(step), self.steps_per_epoch)
-        tensors = keras.tree.map_structure(_as_tensor, self._arrays)
 
         def epoch_of(epoch: Any) -> tf.data.Dataset:
             order = tf.range(self.num_samples)
@@ -105,11 +114,12 @@ class BatchStream:
             return batches.map(lambda taken, place: (taken, place, epoch))
 
         def gather(taken: Any, place: Any, epoch: Any) -> Any:
-            batch = keras.tree.map_structure(lambda array: tf.gather(array, taken), tensors)
+            batch = keras.tree.map_structure(lambda array: _take(array, taken), self._tensors)
             if self.transform is not None:
                 seeds = _seeds(self.seed, epoch, place)
                 batch = (self.transform(batch[0], seeds), *batch[1:])
-            return batch if len(batch) > 1 else batch[0]
+            # A tuple alone would be read as (x, y).
+            return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
         dataset = tf.data.Dataset.range(first_epoch, ENDLESS).flat_map(epoch_of).skip(skipped)
         dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -118,26 +128,68 @@ class BatchStream:
 
 def _seeds(seed: int, epoch: Any, place: Any) -> Any:
     """Give a stateless seed per example: a stream of its own for every (seed, epoch)."""
-    base = tf.random.experimental.stateless_fold_in([seed, 0], epoch)
-    high = tf.fill(tf.shape(place), tf.cast(base[0], tf.int32))
-    return tf.stack([high, tf.cast(base[1], tf.int32) + tf.cast(place, tf.int32)], axis=1)
+    start = tf.constant([seed, 0], tf.int64)
+    base = tf.cast(tf.random.experimental.stateless_fold_in(start, epoch), tf.int32)
+    high = tf.fill(tf.shape(place), base[0])
+    return tf.stack([high, base[1] + tf.cast(place, tf.int32)], axis=1)
+
+
+def _common_length(parts: Any) -> int:
+    """Give the number of examples that all arrays have."""
+    lengths = set()
+    for leaf in keras.tree.flatten(parts):
+        if leaf is None:
+            continue
+        shape = getattr(leaf, "shape", ())
+        if not len(shape):
+            raise TypeError(
+                "Data, targets and weights must be arrays with an axis of examples. Received: "
+                f"{leaf!r} of type {type(leaf).__name__}. Pass `numpy.asarray(…)` of a list."
+            )
+        lengths.add(int(shape[0]))
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            "Data, targets and weights must have as many examples, at least one. "
+            f"Received: lengths {sorted(lengths)}. Cut them to the same length."
+        )
+    return lengths.pop()
+
+
+def _tuples(structure: Any) -> Any:
+    """Give the structure with tuples for lists, which `tf.data` would stack."""
+    if isinstance(structure, (list, tuple)) and not hasattr(structure, "_fields"):
+        return tuple(_tuples(part) for part in structure)
+    if isinstance(structure, dict):
+        return {key: _tuples(part) for key, part in structure.items()}
+    return structure
 
 
 def _as_tensor(array: Any) -> Any:
     """Give a tensor in the types that Keras's own array input has."""
     if array is None:
         return None
-    if not isinstance(array, tf.Tensor):
-        array = np.asarray(array)
-    if np.issubdtype(getattr(array.dtype, "as_numpy_dtype", array.dtype), np.floating):
-        return tf.cast(tf.convert_to_tensor(array), keras.config.floatx())
-    return tf.convert_to_tensor(array)
+    floatx = keras.config.floatx()
+    if tf.is_tensor(array):
+        return tf.cast(array, floatx) if array.dtype.is_floating else tf.identity(array)
+    array = np.asarray(array)
+    floats = np.issubdtype(array.dtype, np.floating)
+    return tf.convert_to_tensor(array.astype(floatx, copy=False) if floats else array)
+
+
+def _take(array: Any, places: Any) -> Any:
+    return None if array is None else tf.gather(array, places)
 
 
 class _Ordered(keras.utils.PyDataset):  # type: ignore[misc]
     """Reads another `PyDataset` in an order that is a function of (seed, epoch)."""
 
-    def __init__(self, dataset: keras.utils.PyDataset, seed: int, first_epoch: int) -> None:
+    def __init__(
+        self,
+        dataset: keras.utils.PyDataset,
+        seed: int,
+        first_epoch: int,
+        steps_per_epoch: int | None,
+    ) -> None:
         super().__init__(
             workers=dataset.workers,
             use_multiprocessing=dataset.use_multiprocessing,
@@ -145,37 +197,73 @@ class _Ordered(keras.utils.PyDataset):  # type: ignore[misc]
         )
         self._dataset = dataset
         self._seed = seed
+        self._steps = steps_per_epoch
+        self._first_step = first_epoch * (steps_per_epoch or 0)
         self._epoch = first_epoch
+        self._is_within_epoch = self._is_reset = False
+        self._order: tuple[Any, Any] = (None, None)
 
     @property
-    def num_batches(self) -> int:
-        return int(self._dataset.num_batches)
+    def num_batches(self) -> int | None:
+        # Where epochs are no passes Keras reads on over their ends, ahead of time: the place in
+        # the row of all batches must then tell the pass, as no call does.
+        return None if self._steps else int(self._dataset.num_batches)
 
     def __getitem__(self, index: int) -> Any:
-        rng = np.random.default_rng([self._seed, self._epoch])
-        return self._dataset[int(rng.permutation(self.num_batches)[index])]
+        count = int(self._dataset.num_batches)
+        epoch = self._epoch
+        if self._steps:
+            epoch, index = divmod(self._first_step + index, count)
+        key, order = self._order
+        if key != (epoch, count):
+            key, order = (epoch, count), np.random.default_rng([self._seed, epoch])
+            order = order.permutation(count)
+            self._order = key, order
+        return self._dataset[int(order[index])]
 
     def on_epoch_begin(self) -> None:
         self._dataset.on_epoch_begin()
+        self._is_within_epoch = True
 
     def on_epoch_end(self) -> None:
         self._dataset.on_epoch_end()
-        self._epoch += 1
+        # `fit` resets its iterator once before the first epoch, under a strategy after it has
+        # read a batch to build from. Epochs count here and not at their begin, before which the
+        # workers are at work already.
+        self._epoch += int(self._is_reset and self._is_within_epoch)
+        self._is_within_epoch, self._is_reset = False, True
 
 
 def ordered_py_dataset(
-    dataset: keras.utils.PyDataset, seed: int, first_epoch: int = 0
+    dataset: keras.utils.PyDataset,
+    seed: int,
+    first_epoch: int = 0,
+    steps_per_epoch: int | None = None,
 ) -> keras.utils.PyDataset:
     """Give a `PyDataset` with the batches of another in an order of its own in every epoch.
 
+    It serves one call of `fit`, which must have `shuffle=False` and the same `steps_per_epoch`.
+
     Args:
-        dataset: `keras.utils.PyDataset`. One without an end is given back as it is.
+        dataset: `keras.utils.PyDataset`. One without an end, or data of another type, is given
+            back as it is.
         seed: int ≥ 0.
         first_epoch: int ≥ 0. Epoch that comes first. Defaults to `0`.
+        steps_per_epoch: int > 0, where an epoch is not one pass over the batches; the order is
+            then another in every pass. Defaults to `None`.
 
     Returns:
         `keras.utils.PyDataset`.
+
+    Raises:
+        ValueError: `seed` or `first_epoch` is below 0, or `steps_per_epoch` below 1.
     """
-    if dataset.num_batches is None:
-        return dataset
-    return _Ordered(dataset, seed, first_epoch)
+    check_integer("seed", seed, 0)
+    check_integer("first_epoch", first_epoch, 0)
+    if steps_per_epoch is not None:
+        check_integer("steps_per_epoch", steps_per_epoch, 1)
+    try:
+        is_endless = dataset.num_batches is None
+    except (AttributeError, NotImplementedError):
+        is_endless = True
+    return dataset if is_endless else _Ordered(dataset, seed, first_epoch, steps_per_epoch)

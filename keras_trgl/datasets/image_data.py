@@ -13,9 +13,12 @@ from keras_trgl.registration import public
 
 PARTS = ("train", "validation", "test")
 
+CHUNK = 1024
+"""Images normalized at a time, so that no second copy of all of them is made."""
+
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """Raw images and labels of a data set, with its published statistics and augmentation.
 
@@ -32,6 +35,10 @@ class ImageData:
         flip: bool. Whether mirrored images are images of the same class. Defaults to `True`.
         x_validation: images held out, or `None`. Defaults to `None`.
         y_validation: their labels, or `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: images of another rank or with other channels than `mean` and `std`, not as
+            many labels as images, or labels outside 0 to `num_classes - 1`.
 
     Example:
         >>> from keras_trgl.datasets import load
@@ -52,6 +59,37 @@ class ImageData:
     flip: bool = True
     x_validation: Any = None
     y_validation: Any = None
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            if x is not None:
+                self._check(part, x, y)
+
+    def _check(self, part: str, x: Any, y: Any) -> None:
+        if x.ndim != 4 or not x.shape[-1] == len(self.mean) == len(self.std):
+            raise ValueError(
+                f"`x_{part}` must be (examples, rows, columns, channels), with a `mean` and a "
+                f"`std` per channel. Received: shape {x.shape}, mean={self.mean}, std={self.std}."
+            )
+        if y is None or y.shape != (len(x),) or not len(x):
+            raise ValueError(
+                f"`x_{part}` and `y_{part}` must have as many examples, at least one. Received: "
+                f"shapes {x.shape} and {getattr(y, 'shape', None)}. Labels are (examples,)."
+            )
+        if y.min() < 0 or y.max() >= self.num_classes:
+            raise ValueError(
+                f"`y_{part}` must be class indices 0 to {self.num_classes - 1}. "
+                f"Received: values {y.min()} to {y.max()}. Renumber the classes."
+            )
+
+    def __repr__(self) -> str:
+        parts = [part for part in PARTS if getattr(self, f"x_{part}") is not None]
+        counts = ", ".join(f"{part}={len(getattr(self, f'y_{part}'))}" for part in parts)
+        return (
+            f"ImageData({self.name!r}, input_shape={self.input_shape}, "
+            f"num_classes={self.num_classes}, {counts})"
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -78,7 +116,11 @@ class ImageData:
                 "There is no validation part. Received: part='validation'. "
                 "Take one with `data = data.hold_out(fraction=0.1)`."
             )
-        return np.asarray(Normalize(self.mean, self.std)(x)), y
+        normalize = Normalize(self.mean, self.std)
+        images = np.empty(x.shape, keras.config.floatx())
+        for start in range(0, len(x), CHUNK):
+            images[start : start + CHUNK] = normalize(x[start : start + CHUNK])
+        return images, y
 
     def stream(
         self, batch_size: int = 32, seed: int = 0, augment: bool = True, one_hot: bool = False
@@ -113,17 +155,25 @@ class ImageData:
             `ImageData` with a smaller training part.
 
         Raises:
-            ValueError: `fraction` is not between 0 and 1.
+            ValueError: `fraction` is not between 0 and 1, or so small that nothing is held out,
+                or a validation part is there already.
         """
         if not 0 < fraction < 1:
             raise ValueError(
                 f"`fraction` must lie between 0 and 1. Received: fraction={fraction}. 0.1 holds "
                 "out a tenth of the training part."
             )
-        rng, held = np.random.default_rng(seed), np.zeros(len(self.y_train), bool)
-        for label in np.unique(self.y_train):
-            places = np.flatnonzero(self.y_train == label)
-            held[rng.permutation(places)[: round(fraction * len(places))]] = True
+        if self.x_validation is not None:
+            raise ValueError(
+                "A validation part can be held out once. Received: data with "
+                f"{len(self.y_validation)} validation images. Call `hold_out` on the data as loaded."
+            )
+        held = stratified(self.y_train, fraction, seed)
+        if not held.any():
+            raise ValueError(
+                "`fraction` must hold out at least one image of a class. Received: "
+                f"fraction={fraction} of {len(held)} images. Take a larger one."
+            )
         return dataclasses.replace(
             self,
             x_train=self.x_train[~held],
@@ -153,3 +203,22 @@ class ImageData:
             )
         kept = np.random.default_rng(seed).permutation(len(self.y_train))[:size]
         return dataclasses.replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
+
+
+def stratified(labels: Any, fraction: float, seed: int) -> Any:
+    """Draw the same share of every class, and leave at least one example of each.
+
+    Args:
+        labels: int array, `(examples,)`.
+        fraction: float in (0, 1).
+        seed: int ≥ 0.
+
+    Returns:
+        bool array, `(examples,)`: which are drawn.
+    """
+    rng, drawn = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        count = min(round(fraction * len(places)), len(places) - 1)
+        drawn[rng.permutation(places)[:count]] = True
+    return drawn

@@ -99,15 +99,16 @@ def _from_keras(
         del data_dir
         try:
             (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
-        except (EOFError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"The files of {name} are cut short or damaged. Received: {error}. Delete them "
-                f"and put {CACHED[name]} (or under $KERAS_HOME, if that is set) again."
-            ) from error
+        # Keras raises a bare `Exception` without network, and a damaged file any kind.
         except Exception as error:
-            raise FileNotFoundError(
-                f"{name} is not on this machine and could not be fetched. Received: {error}. "
-                f"Put {CACHED[name]} (or under $KERAS_HOME, if that is set)."
+            if "fetch failure" in str(error):
+                raise FileNotFoundError(
+                    f"{name} is not on this machine and could not be fetched. Received: {error}. "
+                    f"Put {CACHED[name]} (or under $KERAS_HOME, if that is set)."
+                ) from error
+            raise ValueError(
+                f"The files of {name} are cut short or damaged. Received: {error!r}. Delete them "
+                f"and put {CACHED[name]} (or under $KERAS_HOME, if that is set) again."
             ) from error
         images = [part if part.ndim == 4 else part[..., None] for part in (x, x_test)]
         labels = [part.reshape(-1).astype("int64") for part in (y, y_test)]

@@ -1,6 +1,6 @@
 """Stages of equal memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -60,6 +60,20 @@ def by_memory(
                 f"of. Received: {layer!r}. Pass the largest of several heads."
             )
     shape: Shape = (None, *_data_shape(blocks[0], input_shape))
+    return min_max_partition(len(blocks), num_stages, stage_bytes(blocks, head, shape))
+
+
+def stage_bytes(blocks: Sequence[Any], head: Any, shape: Shape) -> Callable[[int, int], int]:
+    """Give the function that tells what a stage costs.
+
+    Args:
+        blocks: list of layers, built or not.
+        head: unbuilt layer, or `None`.
+        shape: tuple, the data's shape, batch axis included.
+
+    Returns:
+        Function of (start, end): bytes per example of a stage of blocks start to end − 1.
+    """
     held = Held(shape, counted=True)
     inputs, alone, inside, largest, heads = [], [], [], [], []
     for block in blocks:
@@ -79,7 +93,7 @@ def by_memory(
         kept = inputs[start] + alone[start] + sum(inside[start + 1 : end])
         return kept + heads[end - 1] + IN_FLIGHT * max(largest[start:end])
 
-    return min_max_partition(len(blocks), num_stages, cost)
+    return cost
 
 
 def _data_shape(first: Any, input_shape: Shape | None) -> Shape:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl.datasets import BatchStream, PadCropFlip
+from keras_trgl.datasets.batch_stream import ordered_py_dataset
 
 X = np.arange(10)
 
@@ -104,3 +105,34 @@ def test_arrays_of_different_lengths_are_refused():
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         BatchStream(X, batch_size=0)
+
+
+def test_weights_without_targets_are_served():
+    x, y, weight = next(iter(BatchStream(X, sample_weight=X / 2).from_step()))
+    assert y is None
+    np.testing.assert_array_equal(weight, x / 2)
+
+
+def test_plain_lists_are_refused_by_type():
+    with pytest.raises(TypeError, match=r"Pass `numpy.asarray"):
+        BatchStream(X, [0] * 10)
+
+
+class Numbers(keras.utils.PyDataset):
+    """Three batches that are their own index."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return np.full((1, 1), index)
+
+
+def test_a_py_dataset_is_read_in_the_order_of_its_epoch():
+    data = ordered_py_dataset(Numbers(), seed=5, first_epoch=2)
+    data.on_epoch_end()  # As Keras does before the first epoch.
+    for epoch in (2, 3, 4):
+        data.on_epoch_begin()
+        order = [int(data[k][0, 0]) for k in range(3)]
+        assert order == np.random.default_rng([5, epoch]).permutation(3).tolist()
+        data.on_epoch_end()

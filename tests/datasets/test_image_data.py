@@ -78,9 +78,16 @@ def test_holding_out_is_stratified_and_disjoint():
 
 
 def test_a_subset_is_drawn_without_replacement():
-    data = load("digits").subset(100, seed=1)
-    assert data.x_train.shape == (100, 8, 8, 1)
-    assert len({row.tobytes() + bytes([k]) for k, row in enumerate(data.x_train)}) == 100
+    x, y = np.arange(200).reshape(200, 1, 1, 1), np.zeros(200)
+    data = ImageData("a", x, y, x, y, 1, (0.5,), (0.5,))
+    first, second = data.subset(100, seed=1), data.subset(100, seed=2)
+    assert len(np.unique(first.x_train)) == 100
+    assert set(first.x_train.ravel()) != set(second.x_train.ravel())
+
+
+def test_reflected_padding_must_fit():
+    with pytest.raises(ValueError, match="Images must be larger than the `padding`"):
+        PadCropFlip(5, mode="reflect")(IMAGES, SEEDS)
 
 
 def test_a_stream_of_one_hot_labels_is_the_training_part():

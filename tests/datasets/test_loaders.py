@@ -46,10 +46,12 @@ def test_fashion_mnist_is_read_from_its_four_files(fashion):
     assert data.num_classes == 10
 
 
-def test_a_damaged_file_says_what_to_put_where(fashion):
+@pytest.mark.parametrize("damage", [lambda b: b[:200], lambda b: b"no gzip" + b])
+def test_a_damaged_file_says_what_to_put_where(fashion, damage):
     folder, _ = fashion
     path = folder / f"{IDX[0]}.gz"
-    path.write_bytes(path.read_bytes()[:200])
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
     with pytest.raises(ValueError, match=r"cut short or damaged.*train-images-idx3-ubyte.gz"):
         load("fashion_mnist")
 

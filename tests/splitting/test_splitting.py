@@ -1,17 +1,30 @@
-"""Splits: exactness against brute force, published sizes, counted bytes, refusals."""
+"""Splits: exactness against brute force, published sizes, memory, refusals."""
 
 import itertools
+import math
 
 import keras
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_trgl.architectures import resnet
+from keras_trgl.architectures import blockwise_resnet, resnet
 from keras_trgl.heads import ConvHead
-from keras_trgl.layers import BatchNormalization, ResidualBlock
+from keras_trgl.layers import ResidualBlock
 from keras_trgl.splitting import by_depth, by_memory, min_max_partition, published
-from keras_trgl.splitting.activation_bytes import Counter
+from keras_trgl.splitting.activation_bytes import Counter, Held
+from keras_trgl.splitting.by_memory import IN_FLIGHT, stage_bytes
+from keras_trgl.splitting.published import SIZES
+
+UNITS = {
+    "resnet32": 15,
+    "resnet50": 16,
+    "resnet101": 33,
+    "resnet110": 54,
+    "resnet152": 50,
+    "vgg19": 16,
+}
+"""Blocks of a network; convolutions of VGG."""
 
 
 def every_partition(items, parts):
@@ -26,9 +39,9 @@ def part_costs(sizes, cost):
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=8),
-    st.lists(st.integers(0, 4), min_size=8, max_size=8),
-    st.integers(1, 8),
+    st.lists(st.integers(0, 6), min_size=1, max_size=10),
+    st.lists(st.integers(0, 4), min_size=10, max_size=10),
+    st.integers(1, 10),
 )
 def test_partition_is_the_best_of_all(costs, ends, parts):
     parts = min(parts, len(costs))
@@ -44,7 +57,21 @@ def test_partition_is_the_best_of_all(costs, ends, parts):
     assert len(found) == parts
     assert sum(found) == len(costs)
     assert min(found) >= 1
-    assert rank(found) == min(rank(sizes) for sizes in every_partition(len(costs), parts))
+    # Of cuts that tie in both, the one that is largest when read from the back.
+    best = min(
+        every_partition(len(costs), parts),
+        key=lambda sizes: (rank(sizes), [-size for size in reversed(sizes)]),
+    )
+    assert found == best
+
+
+def test_partition_of_large_whole_numbers_is_exact():
+    costs = [2**60, 1, 2**60]
+    assert min_max_partition(3, 2, lambda start, end: sum(costs[start:end])) == [1, 2]
+    costs = [2**60 + 1, 1, 2**60]
+    assert min_max_partition(3, 2, lambda start, end: sum(costs[start:end])) == [1, 2]
+    costs = [2**60, 1, 2**60 + 1]
+    assert min_max_partition(3, 2, lambda start, end: sum(costs[start:end])) == [2, 1]
 
 
 def test_equal_depth_differs_by_at_most_one_larger_first():
@@ -55,57 +82,11 @@ def test_equal_depth_differs_by_at_most_one_larger_first():
 
 def test_published_sizes_sum_to_the_blocks_of_resnet_110():
     assert published("trgl_resnet110", 8) == [7, 7, 7, 7, 8, 6, 6, 6]
-    for name in ("trgl_resnet110", "infopro_resnet110_balanced"):
-        assert sum(published(name, 4)) == 54
-
-
-def test_a_basic_block_keeps_four_tensors():
-    block = ResidualBlock(
-        [
-            keras.layers.Conv2D(16, 3, padding="same"),
-            BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.Conv2D(16, 3, padding="same"),
-            BatchNormalization(),
-        ],
-        activation="relu",
-    )
-    tensor = 32 * 32 * 16 * 4
-    first = Counter((None, 32, 32, 16), counted=False)
-    first.walk([block])
-    # Input, two normalization inputs, the inner ReLU, and the output that ReLU keeps.
-    assert first.bytes == 5 * tensor
-    later = Counter((None, 32, 32, 16), counted=True)
-    later.walk([block])
-    assert later.bytes == 4 * tensor
-
-
-def test_half_types_count_half():
-    dense = keras.layers.Dense(3, dtype="mixed_float16")
-    counter = Counter((None, 10), counted=False)
-    counter.walk([dense])
-    assert counter.bytes == 20
-
-
-def test_layers_that_keep_nothing_cost_nothing():
-    counter = Counter((None, 8, 8, 4), counted=True)
-    counter.walk([keras.layers.AveragePooling2D(2), keras.layers.Flatten()])
-    assert counter.bytes == 0
-    assert counter.shape == (None, 64)
-
-
-def test_max_pool_keeps_both_sides_and_dropout_its_mask():
-    counter = Counter((None, 8, 8, 1), counted=False)
-    counter.walk([keras.layers.MaxPooling2D(2), keras.layers.Dropout(0.5)])
-    assert counter.bytes == 4 * (64 + 16 + 16)
-
-
-def test_a_nested_model_counts_its_layers():
-    row = [keras.layers.Conv2D(4, 3, padding="same"), keras.layers.ReLU()]
-    counter, plain = (Counter((None, 8, 8, 4), counted=False) for _ in range(2))
-    counter.walk([keras.Sequential([keras.Input((8, 8, 4)), *row])])
-    plain.walk(row)
-    assert counter.bytes == plain.bytes == 2 * 8 * 8 * 4 * 4
+    for name, sizes in SIZES.items():
+        assert {sum(row) for row in sizes.values()} == {UNITS[name.split("_")[1]]}
+        assert all(len(row) == num_stages for num_stages, row in sizes.items())
+    published("trgl_resnet110", 4).clear()
+    assert published("trgl_resnet110", 4) == [14, 14, 13, 13]
 
 
 def test_memory_split_makes_early_stages_short():
@@ -114,6 +95,71 @@ def test_memory_split_makes_early_stages_short():
     assert sum(sizes) == 54
     assert sizes == sorted(sizes)
     assert sizes[0] <= 9
+
+
+NETWORKS = {
+    "relu_after_sum": lambda: resnet(14, (16, 16, 3)),
+    "nothing_after_sum": lambda: blockwise_resnet((16, 16, 3), num_blocks=6, width=16),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("with_head", [False, True])
+def test_memory_split_is_the_best_for_bytes_counted_stage_by_stage(network, with_head):
+    blocks, shapes = NETWORKS[network](), [(None, 16, 16, 3)]
+    for block in blocks:
+        shapes.append(block.compute_output_shape(shapes[-1]))
+
+    def cost(start, end):
+        heads = [ConvHead(3)] if with_head else []
+        for head in heads:
+            head.build(shapes[end])
+        counter, largest = Counter(), 0
+        counter.walk([*blocks[start:end], *heads], Held(shapes[start], counted=True))
+        stage_input = 4 * math.prod(shapes[start][1:])
+        for position in range(start, end):
+            alone = Counter()
+            alone.walk(blocks[position : position + 1], Held(shapes[position]))
+            largest = max(largest, alone.largest)
+        return stage_input + counter.bytes + IN_FLIGHT * largest
+
+    head = ConvHead(3) if with_head else None
+    found = stage_bytes(blocks, head, shapes[0])
+    for start, end in itertools.combinations(range(7), 2):
+        assert found(start, end) == cost(start, end)
+    for num_stages in range(1, 7):
+        sizes = by_memory(blocks, num_stages, head=head)
+        best = min(max(part_costs(s, cost)) for s in every_partition(6, num_stages))
+        assert max(part_costs(sizes, cost)) == best
+
+
+def test_memory_split_leaves_blocks_and_head_unbuilt():
+    blocks, head = resnet(8, (8, 8, 3)), ConvHead(3)
+    by_memory(blocks, 3, head=head)
+    assert not head.built
+    assert not any(block.built for block in blocks)
+
+
+def test_memory_split_of_built_functional_blocks():
+    def block():
+        inputs = keras.Input((8, 8, 4))
+        y = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+        return keras.Model(inputs, keras.layers.ReLU()(keras.layers.Add()([inputs, y])))
+
+    assert by_memory([block() for _ in range(4)], 2, input_shape=(8, 8, 4)) == [2, 2]
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (8, 0, 3)])
+def test_unknown_sides_are_refused(shape):
+    with pytest.raises((TypeError, ValueError), match="Every side but the batch must be known"):
+        by_memory(resnet(8, (8, 8, 3)), 2, input_shape=shape)
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(TypeError, match=r"Received: \[<ConvHead"):
+        by_memory(resnet(8, (8, 8, 3)), 2, head=[ConvHead(3), ConvHead(3)])
+    with pytest.raises(TypeError, match=r"must be Keras layers.* Received: 3"):
+        by_memory([3], 1, input_shape=(4,))
 
 
 def test_memory_split_needs_the_shape_of_the_data():
@@ -131,14 +177,23 @@ def test_more_stages_than_blocks_or_none_are_refused(split, num_stages):
         split(blocks, num_stages)
 
 
-def test_no_blocks_are_refused():
+@pytest.mark.parametrize("split", [by_depth, by_memory])
+def test_no_blocks_are_refused(split):
     with pytest.raises(ValueError, match="A split needs blocks"):
-        by_memory([], 1)
+        split([], 1)
 
 
-def test_negative_costs_are_refused():
-    with pytest.raises(ValueError, match="Costs must be numbers of at least 0"):
-        min_max_partition(2, 1, lambda start, end: -1.0)
+@pytest.mark.parametrize("split", [by_depth, by_memory])
+@pytest.mark.parametrize("num_stages", [2.0, True, "2"])
+def test_a_number_of_stages_that_is_no_integer_is_refused(split, num_stages):
+    with pytest.raises(TypeError, match="`num_stages` must be an integer"):
+        split(resnet(8, (8, 8, 3)), num_stages)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_costs_below_zero_or_not_finite_are_refused(value):
+    with pytest.raises(ValueError, match=r"Costs must be finite .* Received: cost\(0, 1\)="):
+        min_max_partition(2, 1, lambda start, end: value)
 
 
 def test_unknown_published_names_and_stages_are_refused():
