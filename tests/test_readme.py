@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +25,8 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
 def test_links_to_files_lead_somewhere(path):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_tables_of_the_readme_are_those_of_the_results():
+    script = ROOT / "benchmarks" / "tables.py"
+    subprocess.run([sys.executable, str(script), "--check"], check=True)

@@ -166,7 +166,7 @@ class ImageData:
         if self.x_validation is not None:
             raise ValueError(
                 "A validation part can be held out once. Received: data with "
-                f"{len(self.y_validation)} validation images. Call `hold_out` on the data as loaded."
+                f"{len(self.y_validation)} validation images. Hold out from the data as loaded."
             )
         held = stratified(self.y_train, fraction, seed)
         if not held.any():

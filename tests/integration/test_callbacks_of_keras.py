@@ -47,22 +47,26 @@ class Weights(keras.callbacks.Callback):
 
 def test_the_best_checkpoint_of_stage_1_has_the_weights_of_its_best_epoch(tmp_path):
     kept = Weights()
-    history = make().fit(
-        X,
-        Y,
-        epochs=6,
-        validation_data=(X[:20], Y[:20]),
-        verbose=0,
-        callbacks=[
-            kept,
-            CALLBACKS.ModelCheckpoint(
-                tmp_path / "best.keras",
-                monitor="val_stage_1_accuracy",
-                mode="max",
-                save_best_only=True,
-            ),
-        ],
-    ).history
+    history = (
+        make()
+        .fit(
+            X,
+            Y,
+            epochs=6,
+            validation_data=(X[:20], Y[:20]),
+            verbose=0,
+            callbacks=[
+                kept,
+                CALLBACKS.ModelCheckpoint(
+                    tmp_path / "best.keras",
+                    monitor="val_stage_1_accuracy",
+                    mode="max",
+                    save_best_only=True,
+                ),
+            ],
+        )
+        .history
+    )
     best = int(np.argmax(history["val_stage_1_accuracy"]))
     loaded = keras.saving.load_model(tmp_path / "best.keras")
     for one, other in zip(kept.epochs[best], weights(loaded), strict=True):

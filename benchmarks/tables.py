@@ -1,0 +1,109 @@
+"""Write the tables of the README from the results that the benchmarks left.
+
+`python benchmarks/tables.py` rewrites what stands between the marks; `--check` only compares.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("check", False, "Fail if the README is not up to date; write nothing.")
+
+ROOT = pathlib.Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+NAMES = {"trgl": "TRGL", "vangl": "VanGL", "end_to_end": "end-to-end"}
+SETTINGS = {
+    "end_to_end": "end-to-end",
+    "vangl_k4_even": "VanGL, K = 4, equal depth",
+    "trgl_k4_even": "TRGL, K = 4, equal depth",
+    "vangl_k4_memory": "VanGL, K = 4, by memory",
+    "trgl_k4_memory": "TRGL, K = 4, by memory",
+    "trgl_k16_even": "TRGL, K = 16, equal depth",
+    "trgl_k16_memory": "TRGL, K = 16, by memory",
+}
+RATIOS = {
+    "trgl_k4_even_vs_end_to_end": "TRGL, K = 4, over end-to-end",
+    "trgl_vs_vangl": "TRGL over VanGL, both K = 4",
+    "end_to_end_vs_stock_keras": "end-to-end over stock Keras (its own batch normalization)",
+    "one_stage_vs_keras_fit": "one stage over `keras.Model.fit`",
+    "same_vs_same": "the same over the same (noise)",
+}
+
+
+def rows(header, body):
+    """Give a Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quickstart(name):
+    """Give test accuracy by seed, and the memory peak, of each method."""
+    runs = json.loads((BENCHMARKS / "quickstart" / f"{name}.json").read_text())
+    body = []
+    for method, label in NAMES.items():
+        results = [row for r in runs.values() for row in r["results"] if row["method"] == method]
+        last = [f"{100 * row['test_accuracy_last_depth']:.2f}" for row in results]
+        depths = " / ".join(f"{100 * value:.2f}" for value in results[0]["test_accuracy_by_depth"])
+        peak = max(row["peak_mib"] for row in results)
+        body.append([label, *last, depths, f"{peak:.1f}"])
+    seeds = [f"last depth, seed {seed}" for seed in runs]
+    first = next(iter(runs))
+    return rows(["method", *seeds, f"depths 1…K, seed {first}", "peak, MiB"], body)
+
+
+def memory():
+    """Give peaks and what is saved."""
+    report = json.loads((BENCHMARKS / "memory" / "results.json").read_text())
+    body = [
+        [
+            label,
+            f"{report['settings'][name]['peak_bytes'] / 2**20:.0f}",
+            f"{report['settings'][name]['saved']:.1%}",
+            f"{report['settings'][name]['spread']:.1%}",
+        ]
+        for name, label in SETTINGS.items()
+    ]
+    return rows(["training", "peak, MiB", "saved", "spread of 5 runs"], body)
+
+
+def step_time():
+    """Give the ratios with their intervals."""
+    report = json.loads((BENCHMARKS / "step_time" / "results.json").read_text())["ratio"]
+    body = [
+        [
+            label,
+            f"{report[name]['median']:.3f}",
+            f"{report[name]['low']:.3f} to {report[name]['high']:.3f}",
+        ]
+        for name, label in RATIOS.items()
+    ]
+    return rows(["time of a step", "ratio", "95 % interval"], body)
+
+
+def main(argv):
+    """Write or check the README."""
+    del argv
+    tables = {
+        "digits": lambda: quickstart("digits"),
+        "fashion_mnist": lambda: quickstart("fashion_mnist"),
+        "memory": memory,
+        "step_time": step_time,
+    }
+    path = ROOT / "README.md"
+    text = before = path.read_text(encoding="utf-8")
+    for name, make in tables.items():
+        mark = rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)"
+        if re.search(mark, text, re.DOTALL):
+            table = make()
+            text = re.sub(mark, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+    if FLAGS.check and text != before:
+        sys.exit("README.md is not what the results say. Run `python benchmarks/tables.py`.")
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)

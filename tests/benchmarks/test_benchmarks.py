@@ -1,0 +1,78 @@
+"""The benchmarks' arithmetic, and one small run of each; times are never asserted."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(path.parent.name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *options):
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}/run.py", "--json", *options],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_memory_counts_bytes_that_stages_save(tmp_path):
+    path = tmp_path / "results.json"
+    only = "--only=end_to_end,vangl_k4_even"
+    report = run("memory", "--runs=1", "--depth=26", "--batch=16", only, f"--results={path}")
+    settings = report["settings"]
+    assert settings["end_to_end"]["saved"] == 0.0
+    assert settings["vangl_k4_even"]["saved"] > 0.2
+    assert json.loads(path.read_text())["settings"] == settings
+    base = settings["end_to_end"]["peak_bytes"]
+    for row in settings.values():
+        assert row["saved"] == pytest.approx(1 - row["peak_bytes"] / base)
+
+
+@pytest.mark.slow
+def test_step_time_gives_every_ratio_with_its_interval(tmp_path):
+    path = tmp_path / "results.json"
+    report = run("step_time", "--pairs=2", "--depth=26", "--batch=2", f"--results={path}")
+    assert len(report["ratio"]) == 5
+    for row in report["ratio"].values():
+        assert 0 < row["low"] <= row["median"] <= row["high"]
+
+
+def test_the_interval_covers_the_median_of_the_ratios():
+    script = load_script(ROOT / "benchmarks" / "step_time" / "run.py")
+    ratios = np.random.default_rng(1).normal(1.0, 0.05, 60)
+    row = script.interval(ratios, np.random.default_rng(0))
+    assert row["median"] == pytest.approx(np.median(ratios))
+    assert row["low"] < row["median"] < row["high"]
+    assert row["high"] - row["low"] < 0.05
+
+
+@pytest.mark.slow
+def test_the_quickstart_writes_its_run_folder(tmp_path):
+    options = ["--epochs=1", "--limit=64", "--depth=14", "--num_stages=2"]
+    options.append(f"--run_dir={tmp_path}")
+    subprocess.run(
+        [sys.executable, "examples/quickstart.py", *options], cwd=ROOT, check=True, timeout=300
+    )
+    names = {path.name for path in tmp_path.iterdir()}
+    methods = ("trgl", "vangl", "end_to_end")
+    wanted = {f"{m}.csv" for m in methods} | {f"{m}.keras" for m in methods}
+    assert names == wanted | {"results.json", "picture.png"}
+    rows = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [row["method"] for row in rows] == list(methods)
+    assert all(row["peak_mib"] > 0 for row in rows)
