@@ -64,7 +64,9 @@ def ordered(
         stream = x
     elif isinstance(x, keras.utils.PyDataset):
         # Keras would draw the order from Python's random state: not a function of the epoch.
-        data = ordered_py_dataset(x, seed, initial_epoch) if shuffle else x
+        data = x
+        if shuffle:
+            data = ordered_py_dataset(x, seed, initial_epoch, steps_per_epoch)
         return TrainingData(data, y, sample_weight, False, steps_per_epoch)
     elif is_array_like(x):
         stream = BatchStream(

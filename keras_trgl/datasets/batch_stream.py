@@ -72,7 +72,7 @@ class BatchStream:
                 "`transform` must be a function of (images, seeds), or None. "
                 f"Received: transform={transform!r}."
             )
-        parts = (x,) if y is None and sample_weight is None else (x, y)
+        parts: tuple[Any, ...] = (x,) if y is None and sample_weight is None else (x, y)
         parts = parts if sample_weight is None else (x, y, sample_weight)
         self.num_samples = _common_length(parts)
         # One copy in host memory for all datasets made from it; a graph captures it by reference.
@@ -140,7 +140,7 @@ def _common_length(parts: Any) -> int:
     for leaf in keras.tree.flatten(parts):
         if leaf is None:
             continue
-        shape = getattr(leaf, "shape", ())
+        shape: Any = getattr(leaf, "shape", ())
         if not len(shape):
             raise TypeError(
                 "Data, targets and weights must be arrays with an axis of examples. Received: "
