@@ -17,9 +17,17 @@ def _copy_decay_exclusions(template: Any, copy: Any) -> None:
     Keras keeps them in private attributes and in no configuration; this is the one place that
     reads them, and a test sees that a scale does not decay.
     """
+    template, copy = _inside_loss_scale(template), _inside_loss_scale(copy)
     for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
         if hasattr(template, name):
             setattr(copy, name, getattr(template, name))
+
+
+def _inside_loss_scale(optimizer: Any) -> Any:
+    """Give the optimizer that a `LossScaleOptimizer` wraps, or the optimizer itself."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.inner_optimizer
+    return optimizer
 
 
 def copy_optimizer(template: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
@@ -65,6 +73,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.optimizers = list(optimizers)
         self._variables_of: Callable[[int], Variables] | None = None
+        self._known: dict[int, list[int]] = {}
 
     @classmethod
     def from_template(cls, optimizer: Any, num_stages: int) -> "StageOptimizers":
@@ -112,7 +121,15 @@ class StageOptimizers(keras.optimizers.Optimizer):
         ]
 
     def bind(self, variables_of: Callable[[int], Variables]) -> None:
-        """Tell which variables stage k, counted from 0, trains."""
+        """Tell which variables stage k, counted from 0, trains.
+
+        Raises:
+            ValueError: an optimizer was built on others, those of another model.
+        """
+        for k, one in enumerate(self.optimizers):
+            known = self._known.get(k, [])
+            if one.built and not all(id(variable) in known for variable in variables_of(k)):
+                _check_unbuilt(one)
         self._variables_of = variables_of
 
     def build(self, variables: Variables) -> None:
@@ -126,6 +143,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         for k, one in enumerate(self.optimizers):
             if not one.built:
                 one.build(self._variables_of(k))
+                self._known[k] = [id(variable) for variable in self._variables_of(k)]
         self.built = True
 
     @property
@@ -156,7 +174,9 @@ class StageOptimizers(keras.optimizers.Optimizer):
             var_names: list of str; variables whose name holds one. Defaults to `None`.
         """
         for one in self.optimizers:
-            one.exclude_from_weight_decay(var_list=var_list, var_names=var_names)
+            _inside_loss_scale(one).exclude_from_weight_decay(
+                var_list=var_list, var_names=var_names
+            )
 
     def finalize_variable_values(self, var_list: Any) -> None:
         """Let each optimizer write its final values (moving averages) to its own stage."""

@@ -141,6 +141,13 @@ class StagedNetwork(keras.Model):
             shapes.append(tuple(head.compute_output_shape(shape)))
         return shapes
 
+    def export(self, filepath: Any, **kwargs: Any) -> None:
+        """Export the last depth as Keras does; `truncate(k).export(…)` exports another."""
+        _, _, shape = self._first(self.num_stages)
+        # Keras exports only what was called; training calls stages, not the model.
+        self(keras.ops.zeros((1, *[side or 1 for side in shape[1:]])))
+        super().export(filepath, **kwargs)
+
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save as Keras does, but aside and then renamed: the old file stays whole till then."""
         with written_aside(filepath, overwrite) as aside:

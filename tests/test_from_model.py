@@ -156,11 +156,11 @@ def test_weights_follow_their_layers_when_a_sum_changes_order():
 @pytest.mark.parametrize(
     "shortcut",
     [
-        [layers.Conv2D(4, 1, strides=2), layers.BatchNormalization()],
-        [layers.AveragePooling2D(2), layers.Conv2D(4, 1)],
-        [layers.ZeroPadding2D(1), layers.Conv2D(4, 4, strides=2)],
+        [layers.Conv2D(4, 1, strides=2, name="skip"), layers.BatchNormalization(name="skip_norm")],
+        [layers.AveragePooling2D(2), layers.Conv2D(4, 1, name="skip")],
+        [layers.ZeroPadding2D(1), layers.Conv2D(4, 4, strides=2, name="skip")],
         [PadShortcut(4, stride=2)],
-        [layers.MaxPooling2D(1, strides=2), layers.Conv2D(4, 1)],
+        [layers.MaxPooling2D(1, strides=2), layers.Conv2D(4, 1, name="skip")],
     ],
 )
 def test_affine_way_is_the_shortcut(shortcut):

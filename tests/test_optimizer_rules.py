@@ -147,7 +147,7 @@ def test_excluded_scale_does_not_decay_under_a_loss_scale(policy, wrapped):
     for model in (decayed, free):
         model.train_on_batch(X, Y)
     for k in range(2):
-        dense, scale = [m.stages[k].blocks[0].branch for m in (decayed, free)][0]
+        dense, scale = decayed.stages[k].blocks[0].branch
         other_dense, other_scale = free.stages[k].blocks[0].branch
         np.testing.assert_array_equal(scale.gamma.numpy(), other_scale.gamma.numpy())
         assert np.abs(dense.kernel.numpy() - other_dense.kernel.numpy()).max() > 1e-4

@@ -238,5 +238,6 @@ def test_export_works_after_fit(tmp_path):
     model = make()
     model.fit(X, Y, verbose=0)
     model.export(tmp_path / "served", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "served")).serve(X)
+    loaded = tf.saved_model.load(str(tmp_path / "served"))
+    served = loaded.serve(X)
     np.testing.assert_allclose(served, model.predict(X, verbose=0), atol=1e-6)
