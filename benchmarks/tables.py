@@ -96,10 +96,11 @@ def main(argv):
     path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")
     for name, make in tables.items():
-        mark = rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)"
-        if re.search(mark, text, re.DOTALL):
-            table = make()
-            text = re.sub(mark, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+        mark = rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)"
+        table = make()
+        text, found = re.subn(mark, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        if found != 1:
+            sys.exit(f"README.md must have one place for the table {name}. Received: {found}.")
     if FLAGS.check and text != before:
         sys.exit("README.md is not what the results say. Run `python benchmarks/tables.py`.")
     path.write_text(text, encoding="utf-8")
