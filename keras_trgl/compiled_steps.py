@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.buffered_step import BufferedStep
 from keras_trgl.methods.method import Method
-from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, StageStep
+from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, MultiplierScheme, StageStep
 from keras_trgl.types import Shape
 
 WAYS_OUT = {
@@ -53,6 +55,7 @@ class CompiledSteps:
         **settings: Any,
     ) -> None:
         self.steps: list[StageStep] = []
+        self.buffered: BufferedStep | None = None
         self.loss = loss
         self.compiled_with: dict[str, Any] = {}
         for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
@@ -101,6 +104,63 @@ class CompiledSteps:
             step.raise_on_nan = on
             step.retrace()
         return changed
+
+    def set_multiplier(self, schemes: Sequence[MultiplierScheme | None]) -> bool:
+        """Let multipliers move inside the steps, or not; tell if that is new.
+
+        Args:
+            schemes: one per stage, or none for none.
+        """
+        wanted = [
+            scheme if step.regularizer is not None else None
+            for step, scheme in zip(self.steps, schemes or [None] * len(self.steps), strict=True)
+        ]
+        changed = [
+            step for step, one in zip(self.steps, wanted, strict=True) if step.multiplier != one
+        ]
+        for step, one in zip(self.steps, wanted, strict=True):
+            step.multiplier = one
+        for step in changed:
+            step.retrace()
+        return bool(changed)
+
+    def start_multipliers(self, plan: Sequence[int], initial: float | None) -> None:
+        """Start the multipliers of stages anew, where they move."""
+        for k in plan:
+            if self.steps[k].multiplier is not None:
+                self.steps[k].regularizer.start_multiplier(initial)
+
+    def use_buffers(self, regime: Any, spec: Any, seed: int, goes_on: bool) -> bool:
+        """Put stores between the stages, if the regime has them; tell if they are new.
+
+        Args:
+            regime: the model's regime.
+            spec: structure of `tf.TensorSpec`, a batch.
+            seed: int ≥ 0. Seed of the picks.
+            goes_on: bool. Whether what is stored is kept, where it fits.
+
+        Raises:
+            ValueError: a batch's shapes are not known, or there are several replicas.
+        """
+        if not isinstance(regime, Buffered):
+            return False
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                "`Buffered` trains on one replica. Received: a strategy with several. Use "
+                "`Parallel()` with replicas."
+            )
+        if spec is None:
+            raise ValueError(
+                "`Buffered` must know a batch's shapes before the first one comes. Received: a "
+                "generator. Pass arrays, a `tf.data.Dataset` or a `PyDataset`."
+            )
+        if self.buffered is None or self.buffered.regime is not regime:
+            self.buffered = BufferedStep(self.steps, regime, seed)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
+        is_new = self.buffered.prepare((x, y, sample_weight))
+        if not goes_on:
+            self.buffered.clear()
+        return is_new
 
     def make_metrics(self, spec: Any, predictions: Sequence[Shape]) -> None:
         """Make the metrics' variables from shapes; made inside the step, it is traced twice.

@@ -1,8 +1,7 @@
 """`GreedyModel`: stages and heads that train by local losses through Keras's own `fit`."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,28 +9,36 @@ import tensorflow as tf
 
 from keras_trgl import from_model as functional
 from keras_trgl.checks import check_stage_sizes
-from keras_trgl.compiled_steps import CompiledSteps, readable_errors
+from keras_trgl.compiled_network import CompiledNetwork
+from keras_trgl.compiled_steps import readable_errors
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
 from keras_trgl.methods.trgl import TRGL, VanGL
-from keras_trgl.optimizers import StageOptimizers
 from keras_trgl.parts import chosen, head_recipes, own_heads, own_stages, pick_seed
+from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.regimes.multi_lap import MultiLap
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.regimes.regime import Regime
+from keras_trgl.regimes.sequential import Sequential
+from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.registration import public
-from keras_trgl.seeds import DATA, derive_seed
-from keras_trgl.stage_step import check_label_range
-from keras_trgl.staged_network import StagedNetwork
+from keras_trgl.seeds import DATA, PICKS, derive_seed
 from keras_trgl.summary import stage_table
-from keras_trgl.training_data import check_labels, check_ready, ordered, split_validation
+from keras_trgl.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.training_run import Feed, TrainingRun
 
 METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
-REGIMES = {"parallel": Parallel}
+REGIMES = {
+    "parallel": Parallel,
+    "sequential": Sequential,
+    "multi_lap": MultiLap,
+    "buffered": Buffered,
+}
 
 
 @public
-class GreedyModel(StagedNetwork):
+class GreedyModel(CompiledNetwork):
     """A network cut into K stages, each trained by its own head and its own objective.
 
     Stage k minimises *task loss of F_k∘G_k + what its layers add*, the energy `E_k/(2τ_k)` with
@@ -46,7 +53,8 @@ class GreedyModel(StagedNetwork):
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
         heads: list of K layers, from features to prediction.
         method: `Method`, or `"trgl"`, `"vangl"`, `"end_to_end"`. Defaults to `"trgl"`.
-        regime: `Regime`, or `"parallel"`. Defaults to `"parallel"`.
+        regime: `Regime`, or `"parallel"`, `"sequential"`, `"multi_lap"`, `"buffered"`. Defaults
+            to `"parallel"`.
         seed: int ≥ 0 or `None`. Seed of initial weights and of the order of the data; `None`
             draws one from Python's `random`, which `keras.utils.set_random_seed` sets. Defaults
             to `None`.
@@ -89,8 +97,8 @@ class GreedyModel(StagedNetwork):
         parts = own_stages(stages, heads, self.method, self.seed)
         self.stages: list[Stage] = parts
         self.heads: list[Any] = own_heads(heads, parts, self.seed)
-        self._steps = CompiledSteps()
-        self._evaluating = False
+        self.training_run: TrainingRun | None = None
+        self._timetable = Timetable(self.regime, len(parts))
         expected = getattr(parts[0].blocks[0], "expected_input_shape", None)
         if expected is not None:
             self.build((None, *expected))
@@ -143,142 +151,91 @@ class GreedyModel(StagedNetwork):
         built.build((None, *model.input_shape[1:]))
         return built
 
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        run_eagerly: bool = False,
-        steps_per_execution: int = 1,
-        jit_compile: Any = "auto",
-        auto_scale_loss: bool = True,
-    ) -> None:
-        """Configure training, as `keras.Model.compile` does, for every stage.
-
-        Args:
-            optimizer: Keras optimizer, copied for every stage, or a list of K.
-            loss: Keras loss; every head's.
-            loss_weights: as in Keras.
-            metrics: list of Keras metrics; every head gets copies.
-            weighted_metrics: as `metrics`, weighed by the sample weights.
-            run_eagerly: bool. Defaults to `False`.
-            steps_per_execution: int. Batches per call. Defaults to `1`.
-            jit_compile: bool or `"auto"`, which is off here: XLA orders the stages as it likes
-                and memory is not saved. Defaults to `"auto"`.
-            auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
-                Defaults to `True`.
-
-        Raises:
-            ValueError: a list of optimizers of another length, or one that was used elsewhere.
-        """
-        if jit_compile is True:
-            warnings.warn(
-                "With `jit_compile=True` XLA orders the stages itself: training is right, but "
-                "memory is not saved. Leave `jit_compile` out to save it.",
-                stacklevel=2,
-            )
-        with self.distribute_strategy.scope():
-            optimizers = StageOptimizers.from_template(optimizer, self.num_stages)
-            if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
-                optimizers.scale_losses()
-            settings = {
-                "loss": loss,
-                "loss_weights": loss_weights,
-                "metrics": metrics,
-                "weighted_metrics": weighted_metrics,
-            }
-            self._steps = CompiledSteps(
-                self.stages, self.heads, optimizers.optimizers, self.method, **settings
-            )
-            optimizers.bind(self._steps.trainable_variables)
-            loop = {
-                "run_eagerly": run_eagerly,
-                "steps_per_execution": steps_per_execution,
-                "jit_compile": jit_compile is True,
-            }
-            # Losses and metrics live in the steps: Keras's own loop sees the optimizer alone.
-            super().compile(optimizer=optimizers, auto_scale_loss=False, **loop)
-            if self.built:
-                optimizers.build([])
-        self.loss = loss
-        self._steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
-
-    def get_compile_config(self) -> dict[str, Any] | None:
-        """Give what `compile` was given, for saving."""
-        if not self.compiled:
-            return None
-        return {
-            key: keras.saving.serialize_keras_object(value)
-            for key, value in self._steps.compiled_with.items()
-        }
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as at saving, and make the optimizers' variables so that they can be loaded."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build([])
-
-    @property
-    def metrics(self) -> list[Any]:
-        """Every stage's trackers and metrics."""
-        return self._steps.metrics
-
     def get_metrics_result(self) -> dict[str, Any]:
         """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
         if self._evaluating:
             return self._steps.results(False, range(self.num_stages))
-        return self._steps.results(True, self.regime.plan(self.num_stages))
+        # Keras asks at the end of an epoch, whose logs speak of all its batches.
+        self.drain()
+        return self._results()
+
+    def _results(self) -> dict[str, Any]:
+        return self._steps.results(True, self._place[0])
+
+    @property
+    def _place(self) -> tuple[Any, ...]:
+        """The stages that step, and the one that batches enter at."""
+        if self.training_run is None:
+            return self.regime.plan(self.num_stages), 0
+        return self.training_run.key
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Let the stages that the regime plans step on one batch; called by `fit`."""
         x, y, sample_weight = self._unpack(data)
-        features, plan = x, self.regime.plan(self.num_stages)
-        for k in range(max(plan) + 1):
+        if self._steps.buffered is not None:
+            self._steps.buffered((x, y, sample_weight))
+            return self._results()
+        features, (plan, level) = x, self._place
+        for k in range(level, max(plan) + 1):
             step = self._steps.steps[k]
             if k in plan:
                 features = step.train(features, y, sample_weight)
             else:
-                features = step.pass_on(features)
-        return self.get_metrics_result()
+                features = step.pass_on(features, training=self.regime.frozen == "train")
+        return self._results()
 
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """Evaluate every depth on one batch; called by `evaluate`."""
-        features, y, sample_weight = self._unpack(data)
-        for step in self._steps.steps:
-            features = step.evaluate(features, y, sample_weight)
-        with self._evaluation():
-            return self.get_metrics_result()
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make what `fit` calls for every execution: a traced function per plan of the regime.
 
-    def _unpack(self, data: Any) -> tuple[Any, Any, Any]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if not self.built:
-            with tf.init_scope():
-                self.build((None, *x.shape[1:]))
-                self.optimizer.build([])
-        if self._steps.has_class_indices and y is not None and not self.jit_compile:
-            y = check_label_range(y, self._units)
-        return x, y, sample_weight
+        Args:
+            force: bool. Whether to trace anew. Defaults to `False`.
+        """
+        if self.train_function is not None and not force:
+            return self.train_function
+        functions: dict[Any, Any] = {}
+        make = super().make_train_function
+        if self._steps.buffered is not None:
+            self._steps.buffered.retrace()
 
-    @property
-    def _units(self) -> int:
-        return int(self.compute_output_shape(self._input_shape or ())[-1] or 0)
+        def train_function(iterator: Any) -> Any:
+            run = self.training_run
+            if run is not None and run.leaves_out(iterator):
+                return self._results()
+            if self._place not in functions:
+                # Keras makes the function in place of this one.
+                outer = self.train_function
+                make(force=True)
+                functions[self._place], self.train_function = self.train_function, outer
+            if run is None:
+                return functions[self._place](iterator)
+            logs = functions[self._place](run.feed.iterator(iterator))
+            run.count()
+            return logs
 
-    @contextlib.contextmanager
-    def _evaluation(self) -> Iterator[None]:
-        before, self._evaluating = self._evaluating, True
-        try:
-            yield
-        finally:
-            self._evaluating = before
+        self.train_function = train_function
+        return train_function
+
+    def drain(self) -> None:
+        """Let later stages train on the batches that are on their way to them."""
+        if self._steps.buffered is not None:
+            self._steps.buffered.drain_all(self.run_eagerly)
+
+    def state_variables(self) -> dict[str, list[Any]]:
+        """Give all variables that training changes, by group, in a fixed order."""
+        buffered = self._steps.buffered
+        return {
+            "model": list(self.variables),
+            "metrics": [variable for one in self.metrics for variable in one.variables],
+            "optimizer": list(self.optimizer.variables),
+            "stores": [] if buffered is None else buffered.variables,
+        }
 
     def fit(
         self,
         x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
-        epochs: int = 1,
+        epochs: int | None = None,
         verbose: Any = "auto",
         callbacks: Any = None,
         validation_split: float = 0.0,
@@ -296,15 +253,20 @@ class GreedyModel(StagedNetwork):
 
         Arrays, `BatchStream` and `PyDataset` come in an order that is a function of
         (seed, epoch, step): another one in every epoch, the same when replayed. A `tf.data`
-        pipeline or generator keeps its own order.
+        pipeline or generator keeps its own order. `epochs=None` is 1, or the sum of the stages'
+        epochs where the regime has them.
 
         Returns:
             Keras's `History`, with every stage's entries.
 
         Raises:
-            ValueError: labels out of range, or a stage's loss that is not finite; the message
-                names the stage, whose weights are as before that step.
+            ValueError: labels out of range; `epochs` that are not the regime's; or a stage's
+                loss that is not finite; the message names the stage, whose weights are as
+                before that step.
         """
+        from keras_trgl.callbacks.backup_and_restore import BackupAndRestore
+        from keras_trgl.callbacks.multiplier_update import MultiplierUpdate
+
         check_ready(self)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_validation(
@@ -313,93 +275,95 @@ class GreedyModel(StagedNetwork):
         self._check_labels(y, "y")
         if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
             self._check_labels(validation_data[1], "validation labels")
+        backup = only_one(callbacks, BackupAndRestore)
+        place = (initial_epoch, 0)
+        if backup is not None:
+            others = [one for one in listed(callbacks) if one is not backup]
+            place = backup.open(others) or place
+        if not initial_epoch or backup is not None:
+            self._timetable = Timetable(self.regime, self.num_stages)
+        epochs = self._timetable.check_epochs(epochs)
         data = ordered(
-            x,
-            y,
-            sample_weight,
+            (x, y, sample_weight),
             batch_size=batch_size,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
-            initial_epoch=initial_epoch,
+            first=place,
             seed=derive_seed(self.seed, DATA),
+            keeps_place=backup is not None,
         )
-        listed = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-        stops = any(isinstance(one, keras.callbacks.TerminateOnNaN) for one in listed)
-        if self._steps.set_raise_on_nan(not stops and not self.jit_compile):
-            self.train_function = None
-        if self.built and data.element_spec is not None and not tf.distribute.has_strategy():
-            self._steps.make_metrics(data.element_spec, self._prediction_shapes())
-        with readable_errors():
-            return super().fit(
-                data.x,
-                data.y,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=self._with_progbar(callbacks, verbose),
-                validation_data=validation_data,
-                shuffle=data.shuffle,
-                class_weight=class_weight,
-                sample_weight=data.sample_weight,
-                initial_epoch=initial_epoch,
-                steps_per_epoch=data.steps_per_epoch,
-                validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size or batch_size,
-                validation_freq=validation_freq,
+        if backup is not None and not data.is_replayable:
+            warnings.warn(
+                "The place in these data cannot be saved: a restored run goes on from the first "
+                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
+                "`tf.data.Dataset` of known length without Python functions.",
+                stacklevel=2,
             )
+        multiplier = only_one(callbacks, MultiplierUpdate)
+        self._prepare(data, callbacks, multiplier, goes_on=initial_epoch > 0)
+        feed = Feed(data, self.steps_per_execution, self.regime.cache, class_weight)
+        self.training_run = TrainingRun(
+            self._timetable,
+            self._steps,
+            self.regime,
+            feed,
+            data.steps_per_epoch,
+            self.steps_per_execution,
+            None if multiplier is None else multiplier.initial,
+        )
+        try:
+            with readable_errors():
+                return super().fit(
+                    data.x,
+                    data.y,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=self._all_callbacks(callbacks, verbose, backup),
+                    validation_data=validation_data,
+                    shuffle=False,
+                    class_weight=class_weight,
+                    sample_weight=data.sample_weight,
+                    initial_epoch=place[0],
+                    steps_per_epoch=data.steps_per_epoch,
+                    validation_steps=validation_steps,
+                    validation_batch_size=validation_batch_size or batch_size,
+                    validation_freq=validation_freq,
+                )
+        finally:
+            feed.close()
+            self.training_run = None
 
-    def _check_labels(self, y: Any, where: str) -> None:
-        if self.built and self._steps.has_class_indices:
-            check_labels(y, self._units, where)
+    def _prepare(self, data: TrainingData, callbacks: Any, multiplier: Any, goes_on: bool) -> None:
+        """Make what steps need before the first one, and forget traces of other settings."""
+        stops = any(isinstance(one, keras.callbacks.TerminateOnNaN) for one in listed(callbacks))
+        schemes = []
+        if multiplier is not None:
+            schemes = [multiplier.scheme(k + 1) for k in range(self.num_stages)]
+        changed = [
+            self._steps.set_raise_on_nan(not stops and not self.jit_compile),
+            self._steps.set_multiplier(schemes),
+        ]
+        # A PyDataset is asked for a batch only where shapes must be known.
+        spec = data.element_spec
+        if isinstance(self.regime, Buffered):
+            spec = data.first_spec()
+            if self.built:
+                seed = derive_seed(self.seed, PICKS)
+                changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
+        if any(changed):
+            self.train_function = None
+        if self.built and spec is not None and not tf.distribute.has_strategy():
+            self._steps.make_metrics(spec, self._prediction_shapes())
 
-    def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
-        from keras_trgl.callbacks.depth_progbar import DepthProgbar
+    def _all_callbacks(self, callbacks: Any, verbose: Any, backup: Any) -> Any:
+        from keras_trgl.callbacks.run_events import RunEvents
 
-        if not verbose or isinstance(callbacks, keras.callbacks.CallbackList):
+        events = RunEvents(backup)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            events.set_model(self)
+            callbacks.callbacks.insert(0, events)
             return callbacks
-        listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
-        listed = list(listed or [])
-        if any(isinstance(one, keras.callbacks.ProgbarLogger) for one in listed):
-            return listed
-        return [*listed, DepthProgbar()]
-
-    def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
-        """Evaluate every depth, with the arguments of `keras.Model.evaluate`.
-
-        Returns:
-            With `return_dict=True` a dict with every depth's `stage_k_…` and, without a prefix,
-            the last depth's results; else the last depth's alone, a list (or the loss, where
-            there are no metrics).
-
-        Raises:
-            ValueError: labels out of range.
-        """
-        check_ready(self)
-        if len(args) > 1 or "y" in kwargs:
-            self._check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
-        if "callbacks" not in kwargs and len(args) < 7:
-            kwargs["callbacks"] = self._with_progbar(None, kwargs.get("verbose", "auto"))
-        with self._evaluation(), readable_errors():
-            logs = super().evaluate(*args, return_dict=True, **kwargs)
-        return logs if return_dict else self._last_depth(logs)
-
-    def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
-        """Train on one batch; returns what `evaluate` returns."""
-        check_ready(self)
-        with readable_errors():
-            logs = super().train_on_batch(*args, return_dict=True, **kwargs)
-        return logs if return_dict else self._last_depth(logs)
-
-    def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
-        """Evaluate on one batch; returns what `evaluate` returns."""
-        check_ready(self)
-        with self._evaluation(), readable_errors():
-            logs = super().test_on_batch(*args, return_dict=True, **kwargs)
-        return logs if return_dict else self._last_depth(logs)
-
-    def _last_depth(self, logs: dict[str, Any]) -> Any:
-        names = self._steps.steps[-1].exit.get_metrics_result()
-        values = [logs[name] for name in names]
-        return values[0] if len(values) == 1 else values
+        return [events, *(self._with_progbar(callbacks, verbose) or [])]
 
     def summary(self, print_fn: Any = print, **kwargs: Any) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
@@ -434,3 +398,26 @@ class GreedyModel(StagedNetwork):
                 config[key], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def listed(callbacks: Any) -> list[Any]:
+    """Give the callbacks as `fit` takes them, one, several or none, as a list."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+def only_one(callbacks: Any, kind: type) -> Any:
+    """Give the callback of a kind, or `None`.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [one for one in listed(callbacks) if isinstance(one, kind)]
+    if len(found) > 1:
+        raise ValueError(
+            f"`callbacks` may hold one {kind.__name__}. Received: {len(found)} of them."
+        )
+    return found[0] if found else None

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-BLOCK, HEAD, DATA = 0, 1, 2
-"""First word of a position: a block's index, a head's, or the order of the data."""
+BLOCK, HEAD, DATA, PICKS = 0, 1, 2, 3
+"""First word of a position: a block's index, a head's, the order of the data, or of the stages."""
 
 
 def derive_seed(seed: int, *position: int) -> int:

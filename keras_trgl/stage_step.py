@@ -7,6 +7,7 @@ Under a strategy with replicas the update may not sit in such a function; there 
 for the gradients by a control dependency.
 """
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -15,8 +16,68 @@ import tensorflow as tf
 from keras_trgl.methods.method import Method
 from keras_trgl.types import Tensor
 
+Structure = Any
 NOT_FINITE = "the task loss is not finite"
 LABEL_RANGE = "labels are out of range"
+
+
+class SharedFunction:
+    """A function that is not inlined, traced once for all batches of the same structure.
+
+    The batch axis is open, so that a short batch and every schedule run the very same graph.
+
+    Args:
+        function: Python function of tensors, nested structures of them, or `None`.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._traced: dict[Any, Any] = {}
+
+    def __call__(self, *batch: Any) -> Any:
+        """Call it."""
+        tensors = [
+            tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None
+        ]
+        specs = [tf.TensorSpec(_open_batch(tensor.shape), tensor.dtype) for tensor in tensors]
+        structure = tf.nest.map_structure(lambda leaf: leaf is None, batch)
+        key = repr((structure, specs))
+        if key not in self._traced:
+
+            def packed(*leaves: Any) -> Any:
+                left = iter(leaves)
+                return self._function(
+                    *tf.nest.map_structure(lambda none: None if none else next(left), structure)
+                )
+
+            self._traced[key] = tf.function(
+                packed,
+                input_signature=specs,
+                autograph=False,
+                experimental_attributes={"_noinline": True},
+            )
+        return self._traced[key](*tensors)
+
+
+def _open_batch(shape: Any) -> Any:
+    return [None, *shape[1:]] if shape.rank else shape
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiplierScheme:
+    """How the weight of the energy moves inside the step.
+
+    Attributes:
+        h: float. Step of the multiplier.
+        s: int. It moves at every s-th batch.
+        scaling: `"energy"`: L + E/λ, or `"loss"`: λL + E.
+        record: function of (batch counted from 1, loss, λ used), or `None`.
+    """
+
+    h: float
+    s: int
+    scaling: str = "energy"
+    record: Any = None
 
 
 class Exit(keras.Model):
@@ -58,9 +119,11 @@ class StageStep:
         self.optimizer = optimizer
         self.method = method
         self.raise_on_nan = raise_on_nan
+        self.multiplier: MultiplierScheme | None = None
         self.objective_tracker = keras.metrics.Mean(name="objective")
         self.energy_tracker = keras.metrics.Mean(name="energy")
-        self._function: Any = None
+        self.staleness_tracker: Any = None
+        self.retrace()
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -70,14 +133,25 @@ class StageStep:
     @property
     def metrics(self) -> list[Any]:
         """Trackers and compiled metrics."""
-        return [*self.exit.metrics, self.objective_tracker, self.energy_tracker]
+        stale = [] if self.staleness_tracker is None else [self.staleness_tracker]
+        return [*self.exit.metrics, self.objective_tracker, self.energy_tracker, *stale]
+
+    @property
+    def regularizer(self) -> Any:
+        """What adds the stage's energy, or `None`."""
+        return getattr(self.stage, "regularizer", None)
 
     def results(self, training: bool) -> dict[str, Any]:
-        """Give the metrics' results; in training also objective and energy."""
+        """Give the metrics' results; in training also objective, energy and what moves."""
         results = dict(self.exit.get_metrics_result())
         if training:
             results["objective"] = self.objective_tracker.result()
             results["energy"] = self.energy_tracker.result()
+            if self.staleness_tracker is not None:
+                results["staleness"] = self.staleness_tracker.result()
+            if self.multiplier is not None:
+                multiplier = tf.convert_to_tensor(self.regularizer.multiplier)
+                results["multiplier"], results["tau"] = multiplier, multiplier / 2
         return results
 
     def train(self, features: Tensor, y: Any, sample_weight: Any) -> Tensor:
@@ -95,18 +169,15 @@ class StageStep:
             features, gradients = self._forward_and_update(features, y, sample_weight)
             with tf.control_dependencies([g for g in gradients if g is not None]):
                 return tf.stop_gradient(tf.identity(features))
-        if self._function is None:
-            self._function = tf.function(
-                lambda *batch: self._forward_and_update(*batch)[0],
-                autograph=False,
-                reduce_retracing=True,
-                experimental_attributes={"_noinline": True},
-            )
-        return tf.stop_gradient(self._function(features, y, sample_weight))
+        return tf.stop_gradient(self._train(features, y, sample_weight))
 
     def retrace(self) -> None:
-        """Forget the traced function, as after a change of what it holds."""
-        self._function = None
+        """Forget the traced functions, as after a change of what they hold."""
+        self._train = SharedFunction(lambda *batch: self._forward_and_update(*batch)[0])
+        self._pass_on = {
+            training: SharedFunction(lambda x, training=training: self.stage(x, training=training))
+            for training in (False, True)
+        }
 
     def _forward_and_update(
         self, inputs: Tensor, y: Any, sample_weight: Any
@@ -119,20 +190,55 @@ class StageStep:
             task = self.exit.compute_loss(
                 x=inputs, y=y, y_pred=prediction, sample_weight=sample_weight, training=True
             )
-            own = [*self.stage.losses, *self.head.losses]
-            objective = self.method.objective(task, [self._share(loss, task) for loss in own])
+            objective, moves = self._objective(inputs, task)
             scaled = self.optimizer.scale_loss(objective)
         self._track(inputs, task, objective)
         self.exit.compute_metrics(inputs, y, prediction, sample_weight)
-        if not variables:
-            return features, []
-        gradients = tape.gradient(scaled, variables)
+        gradients = tape.gradient(scaled, variables) if variables else []
         # Only the updates wait for the checks: held back from the gradients on, memory grew by
         # a fifth, as the executor then takes them in another order.
         with tf.control_dependencies(self._checks(task)):
+            for move in moves:
+                move()
             gradients = [None if g is None else tf.identity(g) for g in gradients]
+        if not variables:
+            return features, []
         self.optimizer.apply(gradients, variables)
         return features, gradients
+
+    def _objective(self, inputs: Tensor, task: Tensor) -> tuple[Tensor, list[Any]]:
+        """Give what the stage minimises, and what to do once the loss is known to be finite."""
+        own = [*self.stage.losses, *self.head.losses]
+        scheme, regularizer = self.multiplier, self.regularizer
+        if scheme is None:
+            return self.method.objective(task, [self._share(loss, task) for loss in own]), []
+        # The energy's loss was added with the multiplier of the batch before.
+        mine = {id(loss) for loss in regularizer.losses}
+        terms = [self._share(loss, task) for loss in own if id(loss) not in mine]
+        loss = self._global_mean(inputs, task)
+        batch, multiplier = regularizer.next_multiplier(loss, scheme.h, scheme.s)
+        energy = self._share(regularizer.energy, task)
+        used = tf.cast(multiplier, task.dtype)
+        if scheme.scaling == "energy":
+            objective = self.method.objective(task, [*terms, energy / used])
+        else:
+            objective = self.method.objective(used * task, [*terms, energy])
+        moves = [lambda: regularizer.move_multiplier(batch, multiplier)]
+        if scheme.record is not None:
+            moves.append(lambda: tf.numpy_function(scheme.record, [batch, loss, multiplier], []))
+        return objective, moves
+
+    def _global_mean(self, inputs: Tensor, task: Tensor) -> Tensor:
+        """Give the task loss as the mean over the global batch, without a gradient."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas == 1:
+            return tf.stop_gradient(task)
+        count = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], task.dtype)
+        context = tf.distribute.get_replica_context()
+        total, count = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [tf.stop_gradient(task) * replicas * count, count]
+        )
+        return total / count
 
     def _share(self, loss: Tensor, task: Tensor) -> Tensor:
         """Give this replica's share of a loss that a layer added."""
@@ -145,11 +251,8 @@ class StageStep:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
         self.objective_tracker.update_state(objective * replicas, sample_weight=batch)
-        regularizer = getattr(self.stage, "regularizer", None)
-        if regularizer is not None and regularizer.losses:
-            energy = tf.add_n(regularizer.losses) / tf.convert_to_tensor(regularizer.weight)
-        else:
-            energy = tf.zeros_like(task)
+        energy = getattr(self.regularizer, "energy", None)
+        energy = tf.zeros_like(task) if energy is None else energy
         self.energy_tracker.update_state(energy, sample_weight=batch)
 
     def _checks(self, task: Tensor) -> list[Any]:
@@ -159,9 +262,17 @@ class StageStep:
         check = tf.debugging.Assert(tf.math.is_finite(task), [said, task])
         return [] if check is None else [check]
 
-    def pass_on(self, features: Tensor) -> Tensor:
-        """Give the features of a stage that does not step, in inference mode."""
-        return tf.stop_gradient(self.stage(features, training=False))
+    def pass_on(self, features: Tensor, training: bool = False) -> Tensor:
+        """Give the features of a stage that does not step, without a gradient.
+
+        Args:
+            features: tensor, output of the stage before.
+            training: bool. Whether it normalizes by the batch and drops units. Defaults to
+                `False`.
+        """
+        if tf.distribute.has_strategy():
+            return tf.stop_gradient(self.stage(features, training=training))
+        return tf.stop_gradient(self._pass_on[training](features))
 
     def evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features."""

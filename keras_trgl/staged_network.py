@@ -141,6 +141,9 @@ class StagedNetwork(keras.Model):
             shapes.append(tuple(head.compute_output_shape(shape)))
         return shapes
 
+    def drain(self) -> None:
+        """Let later stages train on the batches that are on their way; here there are none."""
+
     def export(self, filepath: Any, **kwargs: Any) -> None:
         """Export the last depth as Keras does; `truncate(k).export(…)` exports another."""
         _, _, shape = self._first(self.num_stages)
@@ -150,11 +153,13 @@ class StagedNetwork(keras.Model):
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save as Keras does, but aside and then renamed: the old file stays whole till then."""
+        self.drain()
         with written_aside(filepath, overwrite) as aside:
             super().save(aside, overwrite=overwrite, **kwargs)
 
     def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save the weights as Keras does, but aside and then renamed."""
+        self.drain()
         with written_aside(filepath, overwrite) as aside:
             super().save_weights(aside, overwrite=overwrite, **kwargs)
 

@@ -1,10 +1,13 @@
 """What `fit` meets at the door: the model's settings, and data in an order to replay."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset
 
@@ -17,20 +20,53 @@ class TrainingData:
         x: dataset or array that `keras.Model.fit` takes.
         y: targets, where `x` holds none.
         sample_weight: weights, where `x` holds none.
-        shuffle: bool. Whether Keras shuffles; never, where the order is ours.
         steps_per_epoch: int or `None`.
+        source: what batches can be had from anew: `BatchStream`, `PyDataset`, dataset, or what
+            the user gave.
+        seed: int ≥ 0. Seed of the order.
+        is_shuffled: bool. Whether the order is another one in every epoch.
+        kept_iterator: iterator of a `tf.data` pipeline whose place can be saved, or `None`.
     """
 
     x: Any
     y: Any = None
     sample_weight: Any = None
-    shuffle: bool = False
     steps_per_epoch: int | None = None
+    source: Any = None
+    seed: int = 0
+    is_shuffled: bool = False
+    kept_iterator: Any = None
+
+    @property
+    def stream(self) -> BatchStream | None:
+        """The data as a `BatchStream`, if they are one."""
+        return self.source if isinstance(self.source, BatchStream) else None
 
     @property
     def element_spec(self) -> Any:
         """Shapes and types of a batch, or `None` where only the first batch would tell."""
         return getattr(self.x, "element_spec", None)
+
+    def first_spec(self) -> Any:
+        """Give shapes and types of a batch, from a `PyDataset`'s first one if need be."""
+        if self.element_spec is not None or not isinstance(self.source, keras.utils.PyDataset):
+            return self.element_spec
+        return keras.tree.map_structure(
+            lambda leaf: tf.TensorSpec([None, *np.shape(leaf)[1:]], _keras_type(leaf)),
+            tuple(self.source[0]),
+        )
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether any step's batch can be had again in another process."""
+        by_index = isinstance(self.source, (BatchStream, keras.utils.PyDataset))
+        return by_index or self.kept_iterator is not None
+
+
+def _keras_type(leaf: Any) -> Any:
+    """Give the type that Keras makes of an array."""
+    kind = np.asarray(leaf).dtype
+    return keras.config.floatx() if kind.kind == "f" else kind
 
 
 def is_array_like(x: Any) -> bool:
@@ -40,21 +76,30 @@ def is_array_like(x: Any) -> bool:
 
 
 def ordered(
-    x: Any,
-    y: Any,
-    sample_weight: Any,
+    arrays: tuple[Any, Any, Any],
     *,
     batch_size: int | None,
     shuffle: bool,
     steps_per_epoch: int | None,
-    initial_epoch: int,
+    first: tuple[int, int],
     seed: int,
+    keeps_place: bool,
 ) -> TrainingData:
     """Give data whose order is a function of (seed, epoch, step), where that is ours to say.
 
     Arrays become a `BatchStream`, a `PyDataset` is read in a permuted order. A `tf.data` pipeline
     or a generator keeps its own order.
+
+    Args:
+        arrays: `(x, y, sample_weight)`, as given to `fit`.
+        batch_size: int or `None`, which is 32.
+        shuffle: bool. Whether to shuffle arrays and `PyDataset`s.
+        steps_per_epoch: int or `None`.
+        first: epoch and step of it that come first.
+        seed: int ≥ 0.
+        keeps_place: bool. Whether to keep the place in a `tf.data` pipeline, if it can be kept.
     """
+    x, y, sample_weight = arrays
     if isinstance(x, BatchStream):
         if y is not None or sample_weight is not None:
             raise ValueError(
@@ -66,16 +111,47 @@ def ordered(
         # Keras would draw the order from Python's random state: not a function of the epoch.
         data = x
         if shuffle:
-            data = ordered_py_dataset(x, seed, initial_epoch, steps_per_epoch)
-        return TrainingData(data, y, sample_weight, False, steps_per_epoch)
+            data = ordered_py_dataset(x, seed, first[0], steps_per_epoch)
+        return TrainingData(data, y, sample_weight, steps_per_epoch, x, seed, shuffle)
     elif is_array_like(x):
         stream = BatchStream(
             x, y, sample_weight, batch_size=batch_size or 32, shuffle=shuffle, seed=seed
         )
+    elif keeps_place and isinstance(x, tf.data.Dataset):
+        return _with_kept_place(x, steps_per_epoch)
     else:
-        return TrainingData(x, y, sample_weight, False, steps_per_epoch)
+        return TrainingData(x, y, sample_weight, steps_per_epoch, x)
     steps = steps_per_epoch or stream.steps_per_epoch
-    return TrainingData(stream.from_step(initial_epoch * steps), steps_per_epoch=steps)
+    return TrainingData(
+        stream.from_step(first[0] * steps + first[1]),
+        steps_per_epoch=steps,
+        source=stream,
+        seed=stream.seed,
+        is_shuffled=stream.shuffle,
+    )
+
+
+def _with_kept_place(dataset: tf.data.Dataset, steps_per_epoch: int | None) -> TrainingData:
+    """Give a pipeline as one endless iterator, whose place a checkpoint can hold, if it can be."""
+    count = int(dataset.cardinality())
+    plain = TrainingData(dataset, steps_per_epoch=steps_per_epoch, source=dataset)
+    if count == tf.data.UNKNOWN_CARDINALITY or (count < 0 and steps_per_epoch is None):
+        return plain
+    options = tf.data.Options()
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.FAIL
+    endless = (dataset if count < 0 else dataset.repeat()).with_options(options)
+    iterator = iter(endless)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            tf.train.Checkpoint(iterator=iterator).write(str(Path(folder) / "iterator"))
+    except (tf.errors.OpError, ValueError, TypeError):
+        return plain
+    return TrainingData(
+        endless,
+        steps_per_epoch=steps_per_epoch or count,
+        source=dataset,
+        kept_iterator=iterator,
+    )
 
 
 def split_validation(arrays: tuple[Any, ...], fraction: float) -> tuple[tuple[Any, ...], Any]:

@@ -13,8 +13,8 @@ RANKS = {
     0: "types checks registration energy version",
     1: "layers losses regularizers feature_buffer feature_cache optimizers datasets seeds saving",
     2: "heads architectures splitting methods regimes",
-    3: "stage_step skewed_step truncate resume parts compiled_steps from_model summary "
-    "training_data staged_network",
+    3: "stage_step buffered_step truncate resume parts compiled_steps from_model summary "
+    "training_data training_run staged_network compiled_network",
     4: "greedy_model",
     5: "callbacks distribute diagnostics search export",
 }
@@ -24,7 +24,7 @@ SHARED = {
     "layers": {"chain", "kernels", "residual_unit"},
     "heads": {"head"},
     "methods": {"method"},
-    "regimes": {"regime"},
+    "regimes": {"regime", "in_turn", "stop_stage"},
     "splitting": {"partition", "profile", "activation_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
 }
@@ -41,7 +41,9 @@ TENSORFLOW = {
     "layers/batch_normalization",
     "layers/kernels",
     "stage_step",
-    "skewed_step",
+    "buffered_step",
+    "training_run",
+    "compiled_network",
     "compiled_steps",
     "training_data",
     "greedy_model",

@@ -51,6 +51,11 @@ class PadCropFlip:
     def __repr__(self) -> str:
         return f"PadCropFlip(padding={self.padding}, flip={self.flip}, mode={self.mode!r})"
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on the seeds."""
+        return bool(self.padding or self.flip)
+
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
         """Give the images changed.
 
@@ -108,6 +113,8 @@ class Normalize:
         2.0
     """
 
+    is_random = False
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ValueError(
@@ -163,6 +170,11 @@ class Chain:
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.transforms))})"
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the result may depend on the seeds: a function that does not say may."""
+        return any(getattr(one, "is_random", True) for one in self.transforms)
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
         """Give the images after every transform.

@@ -6,6 +6,7 @@ epoch e is the permutation that a stateless generator draws from (seed, e): anot
 epoch, the same one when replayed from any step.
 """
 
+import copy as copying
 from collections.abc import Callable
 from typing import Any
 
@@ -28,15 +29,17 @@ class BatchStream:
 
     Args:
         x: array `(examples, …)`, or a nested structure of them. Floats become `floatx`, as in
-            Keras; other types stay.
+            Keras; other types stay. Rows of a `numpy.memmap` are read and converted batch by
+            batch, so a file may be larger than memory; keep it unchanged meanwhile.
         y: targets, likewise, or `None`. Defaults to `None`.
         sample_weight: array `(examples,)` or `None`. Defaults to `None`.
         batch_size: int > 0. The last batch of an epoch may be shorter. Defaults to `32`.
         shuffle: bool. Whether each epoch has an order of its own. Defaults to `True`.
         seed: int ≥ 0. Defaults to `0`.
         transform: function of `(images, seeds)` that gives the `x` of a batch changed, with
-            `seeds` `(batch, 2)`, int32, one per epoch and place in it; or `None`. Defaults to
-            `None`.
+            `seeds` `(batch, 2)`, int32, one per epoch and place in it; or `None`. Its attribute
+            `is_random` says whether it uses the seeds; without one it counts as random. Defaults
+            to `None`.
 
     `GreedyModel.fit` takes it as `x`, and makes one of the arrays that it is given.
 
@@ -77,7 +80,7 @@ class BatchStream:
         self.num_samples = _common_length(parts)
         # One copy in host memory for all datasets made from it; a graph captures it by reference.
         with tf.device("CPU:0"):
-            self._tensors = keras.tree.map_structure(_as_tensor, _tuples(parts))
+            self._tensors = keras.tree.map_structure(_as_tensor, as_tuples(parts))
         self.batch_size = int(batch_size)
         self.shuffle = bool(shuffle)
         self.seed = int(seed)
@@ -87,6 +90,11 @@ class BatchStream:
     def steps_per_epoch(self) -> int:
         """Batches in an epoch, a short last one counted."""
         return -(-self.num_samples // self.batch_size)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an example may differ from epoch to epoch."""
+        return self.transform is not None and bool(getattr(self.transform, "is_random", True))
 
     def from_step(self, step: int = 0) -> tf.data.Dataset:
         """Give the endless batches from a step on.
@@ -114,16 +122,102 @@ class BatchStream:
             return batches.map(lambda taken, place: (taken, place, epoch))
 
         def gather(taken: Any, place: Any, epoch: Any) -> Any:
-            batch = keras.tree.map_structure(lambda array: _take(array, taken), self._tensors)
-            if self.transform is not None:
-                seeds = _seeds(self.seed, epoch, place)
-                batch = (self.transform(batch[0], seeds), *batch[1:])
+            batch = self._gather(self._tensors, taken, place, epoch)
             # A tuple alone would be read as (x, y).
             return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
         dataset = tf.data.Dataset.range(first_epoch, ENDLESS).flat_map(epoch_of).skip(skipped)
         dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def examples(self, copy: int = 0, batch_size: int | None = None) -> tf.data.Dataset:
+        """Give every `x` once, transformed, in the order of the arrays.
+
+        Args:
+            copy: int ≥ 0. The transform's seeds are those of this epoch, with an example's place
+                in the arrays for its place in the epoch. Defaults to `0`.
+            batch_size: int > 0 or `None`, the stream's own. The last batch may be shorter, or
+                longer by one: kernels compute a single example in another way. Defaults to `None`.
+
+        Returns:
+            `tf.data.Dataset` of `x`; the batch axis is `None` in its shapes.
+
+        Raises:
+            ValueError: `copy` is below 0, or `batch_size` below 1.
+        """
+        check_integer("copy", copy, 0)
+        size = self.batch_size if batch_size is None else batch_size
+        check_integer("batch_size", size, 1)
+        starts = list(range(0, self.num_samples, size))
+        if 1 < size < self.num_samples and self.num_samples % size == 1:
+            starts.pop()
+        stops = [*starts[1:], self.num_samples]
+
+        def gather(start: Any, stop: Any) -> Any:
+            taken, epoch = tf.range(start, stop), tf.constant(copy, tf.int64)
+            return self._gather(self._tensors[:1], taken, taken, epoch)[0]
+
+        dataset = tf.data.Dataset.from_tensor_slices((starts, stops))
+        dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def over(self, features: Any, copies: int = 1) -> "BatchStream":
+        """Give the same batches in the same order with features for `x`.
+
+        Args:
+            features: array `(copies * num_samples, …)` in host memory or `numpy.memmap`, or what
+                has its `shape`, `dtype` and indexing. Its rows are read batch by batch, and
+                keep their type; epoch e takes those of copy `e % copies`.
+            copies: int ≥ 1. Defaults to `1`.
+
+        Returns:
+            `BatchStream` without a transform.
+
+        Raises:
+            ValueError: another number of rows, or `copies` below 1.
+        """
+        check_integer("copies", copies, 1)
+        if features.shape[0] != copies * self.num_samples:
+            raise ValueError(
+                f"`features` must have a row per copy and example, {copies} * {self.num_samples}. "
+                f"Received: shape {tuple(features.shape)}."
+            )
+        stream = copying.copy(self)
+        stream._tensors = (_HostRows(features, copies), *self._tensors[1:])
+        stream.transform = None
+        return stream
+
+    def _gather(self, arrays: Any, taken: Any, place: Any, epoch: Any) -> Any:
+        """Give rows of the arrays, the first of them transformed."""
+        batch = keras.tree.map_structure(lambda array: _take(array, taken, epoch), arrays)
+        if self.transform is None:
+            return batch
+        return (self.transform(batch[0], _seeds(self.seed, epoch, place)), *batch[1:])
+
+
+class _HostRows:
+    """An array that stays where it is, and is read batch by batch.
+
+    TensorFlow keeps what a `numpy_function` refers to until the process ends.
+    """
+
+    def __init__(self, array: Any, copies: int = 1, floats: str | None = None) -> None:
+        self._array = array
+        self._copies = copies
+        self._num_samples = int(array.shape[0]) // copies
+        self._native = np.dtype(array.dtype).newbyteorder("=")
+        self._dtype = tf.as_dtype(self._native)
+        self._cast = floats if floats and self._dtype.is_floating else self._dtype
+
+    def _read(self, places: Any) -> Any:
+        return np.asarray(self._array[places], self._native)
+
+    def take(self, places: Any, epoch: Any) -> Any:
+        """Give rows of the copy that an epoch takes."""
+        first = tf.cast(epoch % self._copies, tf.int64) * self._num_samples
+        rows = tf.numpy_function(self._read, [first + tf.cast(places, tf.int64)], self._dtype)
+        rows.set_shape([None, *self._array.shape[1:]])
+        return tf.cast(rows, self._cast)
 
 
 def _seeds(seed: int, epoch: Any, place: Any) -> Any:
@@ -155,12 +249,12 @@ def _common_length(parts: Any) -> int:
     return lengths.pop()
 
 
-def _tuples(structure: Any) -> Any:
+def as_tuples(structure: Any) -> Any:
     """Give the structure with tuples for lists, which `tf.data` would stack."""
     if isinstance(structure, (list, tuple)) and not hasattr(structure, "_fields"):
-        return tuple(_tuples(part) for part in structure)
+        return tuple(as_tuples(part) for part in structure)
     if isinstance(structure, dict):
-        return {key: _tuples(part) for key, part in structure.items()}
+        return {key: as_tuples(part) for key, part in structure.items()}
     return structure
 
 
@@ -169,6 +263,8 @@ def _as_tensor(array: Any) -> Any:
     if array is None:
         return None
     floatx = keras.config.floatx()
+    if isinstance(array, np.memmap):
+        return _HostRows(array, floats=floatx)
     if tf.is_tensor(array):
         return tf.cast(array, floatx) if array.dtype.is_floating else tf.identity(array)
     array = np.asarray(array)
@@ -176,8 +272,24 @@ def _as_tensor(array: Any) -> Any:
     return tf.convert_to_tensor(array.astype(floatx, copy=False) if floats else array)
 
 
-def _take(array: Any, places: Any) -> Any:
+def _take(array: Any, places: Any, epoch: Any) -> Any:
+    if isinstance(array, _HostRows):
+        return array.take(places, epoch)
     return None if array is None else tf.gather(array, places)
+
+
+def pass_order(seed: int, epoch: int, count: int) -> Any:
+    """Give the order in which an epoch takes the batches of a `PyDataset`.
+
+    Args:
+        seed: int ≥ 0.
+        epoch: int ≥ 0.
+        count: int. Batches there are.
+
+    Returns:
+        int array, `(count,)`.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 class _Ordered(keras.utils.PyDataset):  # type: ignore[misc]
@@ -216,8 +328,7 @@ class _Ordered(keras.utils.PyDataset):  # type: ignore[misc]
             epoch, index = divmod(self._first_step + index, count)
         key, order = self._order
         if key != (epoch, count):
-            key, order = (epoch, count), np.random.default_rng([self._seed, epoch])
-            order = order.permutation(count)
+            key, order = (epoch, count), pass_order(self._seed, epoch, count)
             self._order = key, order
         return self._dataset[int(order[index])]
 

@@ -20,13 +20,15 @@ class Parallel(Regime):
         Karkar et al., NeurIPS 2023, algorithm 2.
     """
 
-    def plan(self, num_stages: int) -> tuple[int, ...]:
+    def plan(self, num_stages: int, epoch: int = 0) -> tuple[int, ...]:
         """Give all stages, first to last.
 
         Args:
             num_stages: int. Stages there are.
+            epoch: int. Every epoch is alike. Defaults to `0`.
 
         Returns:
             Tuple of positions from 0.
         """
+        del epoch
         return tuple(range(num_stages))

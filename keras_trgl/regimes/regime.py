@@ -1,14 +1,62 @@
 """When stages train: the abstract regime."""
 
+import dataclasses
 from typing import Any
 
 
-class Regime:
-    """Says which stages step on a batch. It never sees a tensor."""
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """A stretch of epochs in which the same stages step.
 
-    def plan(self, num_stages: int) -> tuple[int, ...]:
-        """Give the positions, from 0, of the stages that step on the next batch, in order."""
-        raise NotImplementedError
+    Attributes:
+        plan: positions, from 0, of the stages that step.
+        lap: int ≥ 1. Which pass over all stages it belongs to.
+        epochs: int ≥ 1.
+    """
+
+    plan: tuple[int, ...]
+    lap: int
+    epochs: int
+
+
+class Regime:
+    """Says which stages step, epoch by epoch. It never sees a tensor.
+
+    Attributes:
+        frozen: `"inference"` or `"train"`. Mode of the stages before the ones that step.
+        cache: `FeatureCache` or `None`. Where the inputs of the stage in training are kept.
+        stop: `StopStage` or `None`. When a visit ends before its epochs are over.
+        idle_device: str or `None`. Where stages that do not step keep their variables.
+    """
+
+    frozen: str = "inference"
+    cache: Any = None
+    stop: Any = None
+    idle_device: str | None = None
+
+    def visits(self, num_stages: int) -> tuple[Visit, ...]:
+        """Give the visits in order; none where every epoch is alike, however many there are.
+
+        Args:
+            num_stages: int. Stages there are.
+        """
+        del num_stages
+        return ()
+
+    def plan(self, num_stages: int, epoch: int = 0) -> tuple[int, ...]:
+        """Give the positions, from 0, of the stages that step in an epoch, in order.
+
+        Args:
+            num_stages: int. Stages there are.
+            epoch: int ≥ 0. Epoch of the whole run. Defaults to `0`.
+        """
+        for visit in self.visits(num_stages):
+            if epoch < visit.epochs:
+                return visit.plan
+            epoch -= visit.epochs
+        raise NotImplementedError(
+            "A regime has a `plan` for every epoch of its `visits`. Received: none for this one."
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

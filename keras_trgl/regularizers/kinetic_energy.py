@@ -65,7 +65,8 @@ class KineticEnergy(keras.layers.Layer):
         **kwargs: `name` and the like, as for any Keras layer.
 
     The weight `1 / (2 tau)` is a variable, `weight`, that is not trained: assign to `tau` to move
-    it during training.
+    it during training. With the method of multipliers it is `1 / λ`; λ and the number of batches
+    since λ was started stand beside it, as `multiplier` and `batches`.
 
     Raises:
         ValueError: `tau` is not above zero, or `reduction` is another word.
@@ -88,18 +89,29 @@ class KineticEnergy(keras.layers.Layer):
         check_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
         self._initial_tau = float(tau)
+        self._energy: Tensor | None = None
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the weight `1 / (2 tau)`."""
+        """Make the weight `1 / (2 tau)` and the state of the method of multipliers."""
         del input_shape
-        value = 0.5 / self._initial_tau
-        self.weight = self.add_weight(
-            shape=(),
-            # NumPy, not a Python number: Keras would cast that through float32.
-            initializer=lambda shape, dtype: ops.convert_to_tensor(np.full(shape, value, dtype)),
-            trainable=False,
-            name="weight",
-        )
+        tau = self._initial_tau
+
+        def number(name: str, value: float, **options: Any) -> Any:
+            return self.add_weight(
+                shape=(),
+                # NumPy, not a Python number: Keras would cast that through float32.
+                initializer=lambda shape, dtype: ops.convert_to_tensor(
+                    np.full(shape, value, dtype)
+                ),
+                trainable=False,
+                aggregation="only_first_replica",
+                name=name,
+                **options,
+            )
+
+        self.weight = number("weight", 0.5 / tau)
+        self.multiplier = number("multiplier", 2.0 * tau)
+        self.batches = number("batches", 0, dtype="int64")
         self.built = True
 
     @property
@@ -114,7 +126,46 @@ class KineticEnergy(keras.layers.Layer):
         check_positive("tau", value, "Small is strong; 1.0 is a good start.")
         self._initial_tau = float(value)
         if self.built:
-            self.weight.assign(np.asarray(0.5 / float(value), self.weight.dtype))
+            self.start_multiplier(2.0 * float(value))
+
+    @property
+    def energy(self) -> Tensor | None:
+        """Unweighted energy of the latest call, a scalar tensor; `None` before one."""
+        return self._energy
+
+    def start_multiplier(self, initial: float | None = None) -> None:
+        """Set the multiplier and the weight that goes with it, and count batches from 0.
+
+        Args:
+            initial: float > 0. λ to start with; `None` is 2τ. Defaults to `None`.
+        """
+        value = 2.0 * self._initial_tau if initial is None else float(initial)
+        self.multiplier.assign(np.asarray(value, self.multiplier.dtype))
+        self.weight.assign(np.asarray(1.0 / value, self.weight.dtype))
+        self.batches.assign(np.asarray(0, "int64"))
+
+    def next_multiplier(self, loss: Tensor, h: float, s: int) -> tuple[Tensor, Tensor]:
+        """Give the number of this batch, from 1, and the multiplier for it; assign nothing.
+
+        Args:
+            loss: scalar tensor, the task loss of the batch, mean over the global batch.
+            h: float. λ ← λ + h·loss …
+            s: int. … where s divides the batch's number.
+
+        Returns:
+            Scalar tensors, int64 and the multiplier's type.
+        """
+        batch = ops.add(self.batches, np.asarray(1, "int64"))
+        multiplier = ops.convert_to_tensor(self.multiplier)
+        step = ops.multiply(np.asarray(h, self.multiplier.dtype), ops.cast(loss, multiplier.dtype))
+        due = ops.equal(ops.mod(batch, np.asarray(s, "int64")), np.asarray(0, "int64"))
+        return batch, ops.where(due, ops.add(multiplier, step), multiplier)
+
+    def move_multiplier(self, batch: Tensor, multiplier: Tensor) -> None:
+        """Assign `next_multiplier`'s result, and the weight 1/λ."""
+        self.batches.assign(batch)
+        self.multiplier.assign(multiplier)
+        self.weight.assign(ops.divide(np.asarray(1.0, self.weight.dtype), multiplier))
 
     def call(self, energies: list[Tensor]) -> Tensor:
         """Add the weighted sum of the blocks' energies as a loss.
@@ -128,6 +179,7 @@ class KineticEnergy(keras.layers.Layer):
         energy = energies[0]
         for more in energies[1:]:
             energy = ops.add(energy, more)
+        self._energy = energy
         self.add_loss(ops.multiply(energy, self.weight))
         return energy
 

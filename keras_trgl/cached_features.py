@@ -1,0 +1,401 @@
+"""The inputs of the stage in training, computed once by the frozen stages before it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_trgl.checks import check_integer
+from keras_trgl.datasets.batch_stream import ENDLESS, BatchStream, as_tuples, pass_order
+from keras_trgl.feature_cache import FeatureCache, FeatureStore
+
+Apply = Callable[[Any], Any]
+
+
+@dataclasses.dataclass
+class _Kept:
+    """Features of all copies.
+
+    Attributes:
+        store: `FeatureStore`.
+        stops: list of int. Row after each chunk.
+        rests: list of what came with each chunk: targets and weights, in NumPy arrays.
+    """
+
+    store: FeatureStore
+    stops: list[int]
+    rests: list[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of features, targets and weights."""
+        return self.store.nbytes + sum(map(_bytes, self.rests))
+
+    def bounds(self, place: int) -> slice:
+        """Give the rows of a chunk."""
+        return slice(self.stops[place - 1] if place else 0, self.stops[place])
+
+
+class CachedFeatures:
+    """Batches for a stage whose earlier stages are frozen.
+
+    Of a `BatchStream` every example is kept, and its batches are those of the stream with features
+    for `x`. Of a `keras.utils.PyDataset` or a `tf.data.Dataset` the batches of `cache.copies`
+    passes are kept as they come, with targets and weights in memory, and epoch e plays pass
+    `e % copies`. These data are read once more at first, to count their rows: so too little room
+    shows before any feature is computed.
+
+    Args:
+        source: `BatchStream`, or `keras.utils.PyDataset` or `tf.data.Dataset` with a known number
+            of batches `(x, y)` or `(x, y, sample_weight)`.
+        cache: `FeatureCache`. Its `copies` count where data may be random; otherwise one copy
+            serves.
+        seed: int ≥ 0. Seed of the order of a `PyDataset`'s batches. Defaults to `0`.
+        shuffle: bool. Whether a `PyDataset`'s batches have another order in each epoch. Defaults
+            to `True`.
+
+    Attributes:
+        level: int. Stage, counted from 0, whose inputs are there; at 0 nothing is kept.
+
+    Raises:
+        ValueError: data of another kind or without an end, or data that may be random and no
+            `copies`.
+    """
+
+    def __init__(
+        self, source: Any, cache: FeatureCache, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        check_integer("seed", seed, 0)
+        self.level = 0
+        self._cache = cache
+        self._kept: _Kept | None = None
+        if isinstance(source, BatchStream):
+            copies = _copies(cache, "data augmented at random") if source.is_random else 1
+            self._source: Any = _Examples(source, copies)
+            return
+        count = _num_batches(source)
+        copies = _copies(cache, f"a `{type(source).__name__}`, which may draw at random")
+        if isinstance(source, tf.data.Dataset):
+            self._source = _Passes(source, count, copies)
+        else:
+            self._source = _PyPasses(source, count, copies, seed if shuffle else None)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return int(self._source.steps_per_epoch)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: features, and the targets and weights kept with them."""
+        return 0 if self._kept is None else self._kept.nbytes
+
+    def advance(self, level: int, stages: Sequence[Apply]) -> None:
+        """Compute the inputs of a stage, and drop those that were there.
+
+        Stages before `self.level` must be as they were then. To compute from the data again, pass
+        a level not above `self.level`, or pass 0 first.
+
+        Args:
+            level: int ≥ 0. The stage, counted from 0; 0 keeps nothing.
+            stages: list of functions; stage j turns a batch of inputs of stage j into inputs of
+                stage j + 1.
+
+        Raises:
+            ValueError: too few stages, more bytes than the cache allows, or passes over the data
+                that differ in batches or examples.
+            OSError: too little room on disk.
+        """
+        check_integer("level", level, 0)
+        if level > len(stages):
+            raise ValueError(
+                f"Inputs of stage {level + 1} need {level} stages before it. "
+                f"Received: {len(stages)}."
+            )
+        if level == 0:
+            self.close()
+            return
+        present = self._kept if self.level < level else None
+        kept = self._compute(present, stages[self.level if present else 0 : level])
+        self.close()
+        self._kept, self.level = kept, level
+
+    def from_step(self, step: int = 0) -> tf.data.Dataset:
+        """Give the endless batches from a step on.
+
+        Args:
+            step: int ≥ 0, counted over all epochs. Defaults to `0`.
+
+        Returns:
+            `tf.data.Dataset`, to be read until `advance` or `close` is called.
+
+        Raises:
+            ValueError: `step` is below 0.
+        """
+        check_integer("step", step, 0)
+        return self._source.from_step(int(step), self._kept)
+
+    def close(self) -> None:
+        """Drop what is kept. Calling it again does nothing."""
+        if self._kept is not None:
+            self._kept.store.close()
+        self._kept, self.level = None, 0
+
+    def _compute(self, present: _Kept | None, stages: Sequence[Apply]) -> _Kept:
+        num_rows, held = self._source.room(present)
+        stops: list[int] = []
+        rests: list[Any] = []
+        with contextlib.ExitStack() as undo:
+            for inputs, rest in self._source.chunks(present):
+                for stage in stages:
+                    inputs = stage(inputs)
+                rows = np.asarray(inputs)
+                if not stops:
+                    store = self._cache.open(
+                        num_rows, rows.shape[1:], rows.dtype, held + self.nbytes
+                    )
+                    undo.callback(store.close)
+                store.write(stops[-1] if stops else 0, rows)
+                stops.append((stops[-1] if stops else 0) + len(rows))
+                rests.append(rest)
+            undo.pop_all()
+        return _Kept(store, stops, rests)
+
+
+class _Examples:
+    """A `BatchStream`, whose features are kept example by example."""
+
+    def __init__(self, stream: BatchStream, copies: int) -> None:
+        self._stream = stream
+        self._copies = copies
+        self.steps_per_epoch = stream.steps_per_epoch
+
+    def room(self, present: _Kept | None) -> tuple[int, int]:
+        """Give the rows of all copies, and the bytes kept beside them."""
+        del present
+        return self._copies * self._stream.num_samples, 0
+
+    def chunks(self, present: _Kept | None) -> Iterator[tuple[Any, None]]:
+        """Give every example of every copy, in batches."""
+        stream = self._over(present)
+        for copy in range(self._copies):
+            for inputs in stream.examples(copy):
+                yield inputs, None
+
+    def from_step(self, step: int, present: _Kept | None) -> tf.data.Dataset:
+        """Give the endless batches from a step on."""
+        return self._over(present).from_step(step)
+
+    def _over(self, present: _Kept | None) -> BatchStream:
+        if present is None:
+            return self._stream
+        return self._stream.over(present.store, self._copies)
+
+
+class _Passes:
+    """A `tf.data.Dataset`, whose batches are kept as they come."""
+
+    def __init__(self, source: Any, steps_per_epoch: int, copies: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._source = source
+        self._copies = copies
+        self._num_rows: int | None = None
+        self._rest_bytes = 0
+
+    def room(self, present: _Kept | None) -> tuple[int, int]:
+        """Give the rows of all copies, and the bytes that will be kept beside them."""
+        if present is not None:
+            return len(present.store), 0
+        if self._num_rows is None:
+            rows = 0
+            for inputs, rest in map(_split, self._raw_batches()):
+                rows += _length(inputs)
+                self._rest_bytes += _bytes(rest)
+            self._num_rows = rows
+        return self._copies * self._num_rows, self._copies * self._rest_bytes
+
+    def chunks(self, present: _Kept | None) -> Iterator[tuple[Any, Any]]:
+        """Give the batches of every pass, with what comes beside `x`."""
+        if present is not None:
+            for place, rest in enumerate(present.rests):
+                yield tf.convert_to_tensor(present.store[present.bounds(place)]), rest
+            return
+        for _ in range(self._copies):
+            rows = count = 0
+            for inputs, rest in map(_split, self._raw_pass()):
+                rows, count = rows + _length(inputs), count + 1
+                if rows > (self._num_rows or 0):
+                    break
+                yield keras.tree.map_structure(tf.convert_to_tensor, inputs), rest
+            if (rows, count) != (self._num_rows, self.steps_per_epoch):
+                raise ValueError(
+                    "Every pass over the data must have as many batches and examples, "
+                    f"{self.steps_per_epoch} and {self._num_rows}. Received: {count} and {rows} "
+                    "or more. Cut the data to one length, or use cache=None."
+                )
+
+    def from_step(self, step: int, present: _Kept | None) -> tf.data.Dataset:
+        """Give the endless batches from a step on."""
+        if present is None:
+            return self._raw_from_step(step)
+        kept = present
+
+        def read(step: int) -> Any:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            place = int(self._order(epoch)[place])
+            place += epoch % self._copies * self.steps_per_epoch
+            return (np.array(kept.store[kept.bounds(place)]), *kept.rests[place])
+
+        store = kept.store
+        rest = _merged([_spec(one) for one in kept.rests])
+        spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
+        return _served(read, spec, step, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def _order(self, epoch: int) -> Any:
+        del epoch
+        return range(self.steps_per_epoch)
+
+    def _raw_batches(self) -> Any:
+        return self._source
+
+    def _raw_pass(self) -> Any:
+        return self._source
+
+    def _raw_from_step(self, step: int) -> tf.data.Dataset:
+        return self._source.repeat().skip(step % self.steps_per_epoch)
+
+
+class _PyPasses(_Passes):
+    """A `keras.utils.PyDataset`, whose batches are kept as they come; `seed=None`: no shuffle."""
+
+    def __init__(self, source: Any, steps_per_epoch: int, copies: int, seed: int | None) -> None:
+        super().__init__(source, steps_per_epoch, copies)
+        self._seed = seed
+
+    def _order(self, epoch: int) -> Any:
+        if self._seed is None:
+            return super()._order(epoch)
+        return pass_order(self._seed, epoch, self.steps_per_epoch)
+
+    def _raw_batches(self) -> Any:
+        return (self._source[place] for place in range(int(self._source.num_batches)))
+
+    def _raw_pass(self) -> Any:
+        self._source.on_epoch_begin()
+        yield from self._raw_batches()
+        self._source.on_epoch_end()
+
+    def _raw_from_step(self, step: int) -> tf.data.Dataset:
+        def read(step: int) -> Any:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if place == 0:
+                self._source.on_epoch_begin()
+            inputs, rest = _split(self._source[int(self._order(epoch)[place])])
+            if place == self.steps_per_epoch - 1:
+                self._source.on_epoch_end()
+            return (as_tuples(inputs), *rest)
+
+        inputs, rest = _split(self._source[0])
+        spec = (_spec(as_tuples(inputs)), *_spec(rest))
+        return _served(read, spec, step).prefetch(tf.data.AUTOTUNE)
+
+
+def _copies(cache: FeatureCache, what: str) -> int:
+    """Give the copies to keep of data that may be random."""
+    if cache.copies is None:
+        raise ValueError(
+            f"A cache of {what} must know how many passes to keep. Received: copies=None. Pass "
+            "`FeatureCache(copies=...)`; 1 keeps one pass as it comes."
+        )
+    return cache.copies
+
+
+def _num_batches(source: Any) -> int:
+    """Give the batches of a pass over the data, or raise."""
+    count: int | None = None
+    if isinstance(source, tf.data.Dataset):
+        count = int(source.cardinality())
+    elif isinstance(source, keras.utils.PyDataset):
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            count = source.num_batches
+    if count is None or count < 1:
+        raise ValueError(
+            "Features can be cached of arrays, a `BatchStream`, a `PyDataset` or a `tf.data` "
+            "pipeline, with a known number of batches. Received: "
+            f"{type(source).__name__}{'' if count is None else ' without one'}. Say it by "
+            "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`, or use cache=None."
+        )
+    return int(count)
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Give `x`, and what comes beside it in NumPy arrays."""
+    inputs, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
+    return inputs, keras.tree.map_structure(
+        lambda one: None if one is None else np.asarray(one), as_tuples(tuple(rest))
+    )
+
+
+def _leaves(structure: Any) -> list[Any]:
+    return [leaf for leaf in tf.nest.flatten(structure) if leaf is not None]
+
+
+def _length(inputs: Any) -> int:
+    return int(_leaves(inputs)[0].shape[0])
+
+
+def _bytes(rest: Any) -> int:
+    return sum(int(leaf.nbytes) for leaf in _leaves(rest))
+
+
+def _spec(structure: Any) -> Any:
+    """Give shapes, without the batch axis, and types of a batch."""
+
+    def spec(leaf: Any) -> Any:
+        if leaf is None:
+            return None
+        leaf = np.asarray(leaf)
+        return tf.TensorSpec([None, *leaf.shape[1:]] if leaf.ndim else [], leaf.dtype)
+
+    return tf.nest.map_structure(spec, structure)
+
+
+def _merged(specs: list[Any]) -> Any:
+    """Give the spec that all batches fit, where they differ along other axes too."""
+    return tf.nest.map_structure(
+        lambda first, *others: (
+            None if first is None else tf.TensorSpec(_common_shape([first, *others]), first.dtype)
+        ),
+        *specs,
+    )
+
+
+def _common_shape(specs: list[Any]) -> Any:
+    shape = specs[0].shape
+    for one in specs[1:]:
+        shape = shape.most_specific_compatible_shape(one.shape)
+    return shape
+
+
+def _served(
+    read: Callable[[int], Any], spec: Any, step: int, parallel: int | None = None
+) -> tf.data.Dataset:
+    """Give the batches `read(step)`, `read(step + 1)`, …, which fit `spec`."""
+    specs = _leaves(spec)
+
+    def serve(step: Any) -> Any:
+        types = [one.dtype for one in specs]
+        values = tf.numpy_function(lambda at: _leaves(read(int(at))), [step], types)
+        for value, one in zip(values, specs, strict=True):
+            value.set_shape(one.shape)
+        left = iter(values)
+        batch = tf.nest.map_structure(lambda one: None if one is None else next(left), spec)
+        # A tuple alone would be read as (x, y).
+        return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
+
+    steps = tf.data.Dataset.range(step, ENDLESS)
+    return steps.map(serve, num_parallel_calls=parallel, deterministic=True)

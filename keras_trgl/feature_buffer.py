@@ -1,0 +1,143 @@
+"""The store of batches between two stages.
+
+A circle of `capacity` slots. A write goes to the slot under the pointer and sets its use count
+to 0; a read takes, of the filled slots with the least use count, the one written last, counts the
+use and leaves the batch where it is. Slots are told apart by a counter of writes: the slot under
+the pointer of a full store is the oldest, not the newest.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+EMPTY = -1
+
+
+class FeatureBuffer:
+    """A circular store of batches, features and labels side by side.
+
+    Args:
+        capacity: int ≥ 1. Batches held.
+        spec: nested structure of `tf.TensorSpec` of a batch, the first axis the batch's; `None`
+            entries stay `None`.
+        max_reuse: int ≥ 1 or `None`. How often a batch may be read. Defaults to `None`.
+
+    Attributes:
+        steps: int64 variable. Steps that the writing stage has made.
+    """
+
+    def __init__(self, capacity: int, spec: Any, max_reuse: int | None = None) -> None:
+        self.capacity = capacity
+        self.max_reuse = max_reuse
+        self._spec = spec
+        self._slots = [
+            tf.Variable(
+                tf.zeros([capacity, 0, *one.shape[1:]], one.dtype),
+                shape=[capacity, None, *one.shape[1:]],
+                trainable=False,
+                name="slots",
+            )
+            for one in tf.nest.flatten(spec)
+            if one is not None
+        ]
+
+        def counter(shape: list[int], value: int = 0) -> tf.Variable:
+            return tf.Variable(tf.fill(shape, tf.constant(value, tf.int64)), trainable=False)
+
+        self.steps = counter([])
+        self._writes = counter([])
+        self._written = counter([capacity], EMPTY)
+        self._uses = counter([capacity])
+        self._made_at = counter([capacity])
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that the store holds."""
+        counters = [self.steps, self._writes, self._written, self._uses, self._made_at]
+        return [*self._slots, *counters]
+
+    def fits(self, spec: Any) -> bool:
+        """Tell whether batches of this structure, shapes and types can be kept here."""
+        return repr(spec) == repr(self._spec)
+
+    def clear(self) -> None:
+        """Forget every batch."""
+        for variable in self.variables[len(self._slots) :]:
+            variable.assign(tf.zeros_like(variable))
+        self._written.assign(tf.fill([self.capacity], tf.constant(EMPTY, tf.int64)))
+
+    def readable(self) -> Any:
+        """Give a bool tensor: whether a batch is there that may still be used."""
+        filled = self._written > EMPTY
+        if self.max_reuse is not None:
+            filled &= self._uses < self.max_reuse
+        return tf.reduce_any(filled)
+
+    def read(self) -> tuple[Any, Any]:
+        """Take a batch.
+
+        Returns:
+            The batch, and its staleness: an int64 scalar, steps of the writing stage since it
+            wrote the batch.
+        """
+        newest_first = tf.where(
+            self._written > EMPTY, self._uses * 2**40 - self._written, tf.int64.max
+        )
+        place = tf.argmin(newest_first)
+        staleness = self.steps - tf.gather(self._made_at, place)
+        leaves = iter([tf.gather(slot, place) for slot in self._slots])
+        one = tf.ones([1], tf.int64)
+        self._uses.scatter_add(tf.IndexedSlices(one, place[None]))
+        batch = tf.nest.map_structure(lambda s: None if s is None else next(leaves), self._spec)
+        return batch, staleness
+
+    def write(self, batch: Any, keep: Any = True) -> None:
+        """Put a batch into the next slot, and count the writing stage's step.
+
+        Args:
+            batch: structure as `spec`.
+            keep: bool or bool tensor. Whether to write; the step counts anyway. Defaults to
+                `True`.
+        """
+        self.steps.assign_add(1)
+        if keep is True:
+            self._put(batch)
+        else:
+            tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
+
+    def _put(self, batch: Any) -> Any:
+        leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+        place = tf.math.floormod(self._writes, self.capacity)
+        for slot, leaf in zip(self._slots, leaves, strict=True):
+            if self.capacity == 1:
+                slot.assign(leaf[None])
+                continue
+            # The first batch gives the slots their size.
+            wanted = tf.concat([[self.capacity], tf.shape(leaf)], 0)
+            tf.cond(
+                tf.reduce_all(tf.equal(tf.shape(slot), wanted)),
+                lambda: tf.constant(0),
+                lambda slot=slot, leaf=leaf, wanted=wanted: _sized(slot, leaf, wanted),
+            )
+            slot.scatter_update(tf.IndexedSlices(leaf[None], place[None]))
+        for variable, value in (
+            (self._written, self._writes),
+            (self._uses, tf.constant(0, tf.int64)),
+            (self._made_at, self.steps),
+        ):
+            value = tf.reshape(tf.convert_to_tensor(value), [1])
+            variable.scatter_update(tf.IndexedSlices(value, place[None]))
+        self._writes.assign_add(1)
+        return tf.constant(0)
+
+    def is_complete(self, batch: Any) -> Any:
+        """Give a bool tensor: whether a batch has as many examples as the slots hold."""
+        held = tf.shape(self._slots[0])[1]
+        count = tf.shape(tf.nest.flatten(batch)[0])[0]
+        return (held == 0) | (count == held)
+
+
+def _sized(slot: tf.Variable, leaf: Any, wanted: Any) -> Any:
+    """Give an empty variable room for batches like `leaf`."""
+    slot.assign(tf.zeros(wanted, leaf.dtype))
+    return tf.constant(0)

@@ -1,0 +1,133 @@
+"""Where a run stands in its regime: which visit, which epoch of it, when it is over."""
+
+import dataclasses
+from typing import Any
+
+from keras_trgl.regimes.regime import Regime
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """What one epoch of a run does.
+
+    Attributes:
+        plan: positions, from 0, of the stages that step.
+        lap: int ≥ 1.
+        epoch: int ≥ 1. Epoch of the visit.
+        visits: bool. Whether the regime has visits: in a regime without them every epoch is
+            alike, and the whole run is one visit.
+    """
+
+    plan: tuple[int, ...]
+    lap: int
+    epoch: int
+    visits: bool
+
+    @property
+    def begins_visit(self) -> bool:
+        """Whether it is the first epoch of its visit."""
+        return self.epoch == 1
+
+    @property
+    def logs(self) -> dict[str, int]:
+        """What the logs of the epoch say of it; nothing without visits."""
+        if not self.visits:
+            return {}
+        return {"stage": max(self.plan) + 1, "lap": self.lap, "stage_epoch": self.epoch}
+
+
+class Timetable:
+    """The visits of one run, with what stopping early left out.
+
+    Args:
+        regime: `Regime`.
+        num_stages: int. Stages there are.
+    """
+
+    def __init__(self, regime: Regime, num_stages: int) -> None:
+        self._regime = regime
+        self._num_stages = num_stages
+        self._visits = regime.visits(num_stages)
+        self._skipped = 0
+        self._best: float | None = None
+        self._wait = 0
+
+    @property
+    def total_epochs(self) -> int | None:
+        """Epochs of all visits, or `None` without visits."""
+        return sum(visit.epochs for visit in self._visits) if self._visits else None
+
+    def check_epochs(self, epochs: int | None) -> int:
+        """Give the epochs that the run may take.
+
+        Args:
+            epochs: int, as given to `fit`, or `None`.
+
+        Raises:
+            ValueError: another number than the regime's total.
+        """
+        total = self.total_epochs
+        if total is None:
+            return 1 if epochs is None else epochs
+        if epochs is not None and epochs != total:
+            counts = " + ".join(str(visit.epochs) for visit in self._visits)
+            raise ValueError(
+                f"`epochs` must be the sum of the stages' epochs, {total} = {counts}. Received: "
+                f"epochs={epochs}. Leave it out, or change the regime's `epochs`."
+            )
+        return total
+
+    def position(self, epoch: int) -> Position:
+        """Give what an epoch, counted from 0 over the whole run, does."""
+        if not self._visits:
+            return Position(self._regime.plan(self._num_stages, epoch), 1, epoch + 1, False)
+        left = epoch + self._skipped
+        for visit in self._visits:
+            if left < visit.epochs:
+                return Position(visit.plan, visit.lap, left + 1, True)
+            left -= visit.epochs
+        return Position(self._visits[-1].plan, self._visits[-1].lap, left + 1, True)
+
+    def end_epoch(self, epoch: int, logs: dict[str, Any]) -> bool:
+        """Take the logs of an epoch that ended, and tell whether the run is over.
+
+        Raises:
+            ValueError: the logs lack what the regime's `stop` watches.
+        """
+        if not self._visits:
+            return False
+        rule, left = self._regime.stop, epoch + self._skipped
+        for visit in self._visits:
+            if left < visit.epochs:
+                break
+            left -= visit.epochs
+        if left == 0:
+            self._best, self._wait = None, 0
+        last = left + 1 == visit.epochs
+        if rule is not None and not last and self._is_watched(rule.key(max(visit.plan) + 1), logs):
+            value = float(logs[rule.key(max(visit.plan) + 1)])
+            if rule.improves(value, self._best):
+                self._best, self._wait = value, 0
+            else:
+                self._wait += 1
+            if self._wait >= rule.patience:
+                self._skipped += visit.epochs - left - 1
+        return epoch + self._skipped + 1 >= (self.total_epochs or 0)
+
+    def _is_watched(self, key: str, logs: dict[str, Any]) -> bool:
+        """Tell whether the logs have `key`; an epoch without validation may lack it."""
+        if key not in logs and (not key.startswith("val_") or any("val_" in one for one in logs)):
+            raise ValueError(
+                f"`StopStage` watches {self._regime.stop.monitor!r}, so the logs must have "
+                f"{key!r}. Received: {', '.join(sorted(logs))}. Watch one of these names, without "
+                "its stage."
+            )
+        return key in logs
+
+    def get_state(self) -> dict[str, Any]:
+        """Give what has to be kept to go on, as plain numbers."""
+        return {"skipped": self._skipped, "best": self._best, "wait": self._wait}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from `get_state`'s result."""
+        self._skipped, self._best, self._wait = state["skipped"], state["best"], state["wait"]

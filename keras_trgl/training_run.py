@@ -1,0 +1,262 @@
+"""One call of `fit`: where it stands, and where the batches of its steps come from."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_trgl.cached_features import CachedFeatures
+from keras_trgl.compiled_steps import CompiledSteps
+from keras_trgl.regimes.timetable import Position, Timetable
+from keras_trgl.training_data import TrainingData
+
+
+class Feed:
+    """Where batches come from: Keras's own iterator, or one of ours.
+
+    Ours are needed where the inputs of a stage are cached, where an epoch's steps do not divide
+    into the steps of an execution (an endless row would run over the epoch's end), and where the
+    place in a `tf.data` pipeline is kept by a checkpoint of its iterator.
+
+    Args:
+        data: what the run trains on.
+        steps_per_execution: int.
+        cache: `FeatureCache` or `None`.
+        class_weight: dict of class index to weight, or `None`.
+    """
+
+    def __init__(
+        self, data: TrainingData, steps_per_execution: int, cache: Any, class_weight: Any
+    ) -> None:
+        self._data = data
+        self._class_weight = class_weight
+        self._cached = None
+        if cache is not None:
+            self._cached = CachedFeatures(data.source, cache, data.seed, data.is_shuffled)
+        steps = data.steps_per_epoch
+        self._runs_over = steps is not None and steps % steps_per_execution > 0
+        self._iterator: Any = None
+        self._at: Any = None
+        self._kept = data.kept_iterator
+
+    @property
+    def level(self) -> int:
+        """Position of the stage whose inputs the batches hold; 0 for the data."""
+        return 0 if self._cached is None else self._cached.level
+
+    @property
+    def is_positioned(self) -> bool:
+        """Whether batches come from the step that was asked for, rather than an epoch's first."""
+        return self.level > 0 or self._data.stream is not None or self._kept is not None
+
+    def begin_visit(self, level: int, stages: list[Any]) -> None:
+        """Make the inputs of the stage at position `level` what batches hold, if cached."""
+        if self._cached is not None and level != self._cached.level:
+            self._iterator = self._at = None
+            self._cached.advance(level, stages)
+
+    def begin_epoch(self, epoch: int, skipped: int) -> None:
+        """Go to a step, unless the iterator stands there already."""
+        self._iterator_is_ours = self.level > 0 or (
+            self._data.stream is not None and (self._cached is not None or self._runs_over)
+        )
+        if not self._iterator_is_ours:
+            return
+        source = self._cached if self.level else self._data.stream
+        steps = self._data.steps_per_epoch or source.steps_per_epoch
+        place = (self.level, epoch * steps + skipped)
+        if self._at != place or self._runs_over:
+            dataset = self._weighed(source.from_step(place[1]))
+            if self._runs_over:
+                dataset = dataset.take(steps - skipped)
+            strategy = tf.distribute.get_strategy()
+            self._iterator = iter(strategy.experimental_distribute_dataset(dataset))
+        self._at = (self.level, (epoch + 1) * steps)
+
+    def iterator(self, given: Any) -> Any:
+        """Give what the next step takes its batch from.
+
+        Args:
+            given: Keras's iterator.
+        """
+        if self._iterator_is_ours:
+            return self._iterator
+        return given if self._kept is None else self._kept
+
+    def drop(self, given: Any, count: int) -> None:
+        """Take batches that were trained on before, where they come again."""
+        if not self.is_positioned:
+            for _ in range(count):
+                next(given)
+
+    def files(self) -> dict[str, bytes]:
+        """Give the place in a `tf.data` pipeline as files, where it is kept so."""
+        if self._kept is None:
+            return {}
+        with tempfile.TemporaryDirectory() as folder:
+            tf.train.Checkpoint(iterator=self._kept).write(str(Path(folder) / "iterator"))
+            return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+    def restore_files(self, files: dict[str, bytes]) -> None:
+        """Go to the place in a `tf.data` pipeline that `files` tell."""
+        if self._kept is None or not files:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / Path(name).name).write_bytes(content)
+            tf.train.Checkpoint(iterator=self._kept).read(str(Path(folder) / "iterator"))
+
+    def close(self) -> None:
+        """Let go of the cache."""
+        self._iterator = self._at = None
+        if self._cached is not None:
+            self._cached.close()
+
+    def _weighed(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Give a dataset of ours with Keras's class weights as sample weights."""
+        if not self._class_weight:
+            return dataset
+        table = tf.constant(
+            [self._class_weight.get(k, 1.0) for k in range(max(self._class_weight) + 1)],
+            keras.config.floatx(),
+        )
+
+        def weigh(x: Any, y: Any) -> Any:
+            one_hot = y.shape.rank is not None and y.shape.rank > 1 and y.shape[-1] != 1
+            index = tf.argmax(y, -1) if one_hot else tf.reshape(tf.cast(y, tf.int64), [-1])
+            return x, y, tf.gather(table, index)
+
+        return dataset.map(weigh)
+
+
+class TrainingRun:
+    """Where a run stands, and what its next step does.
+
+    Args:
+        timetable: the run's `Timetable`.
+        steps: the stages' steps.
+        regime: the run's `Regime`.
+        feed: where batches come from.
+        steps_per_epoch: int, or `None` where only the data's end tells.
+        steps_per_execution: int.
+        initial_multiplier: float, λ at the start of a visit; `None` is 2τ. Only where the
+            steps' multipliers move.
+
+    Attributes:
+        epoch: int. Epoch of the whole run, from 0.
+        step: int. Batches of the epoch that are done.
+        steps_done: int. Batches of the whole run that are done.
+        position: `Position` of the epoch.
+    """
+
+    def __init__(
+        self,
+        timetable: Timetable,
+        steps: CompiledSteps,
+        regime: Any,
+        feed: Feed,
+        steps_per_epoch: int | None,
+        steps_per_execution: int,
+        initial_multiplier: float | None = None,
+    ) -> None:
+        self.timetable = timetable
+        self.feed = feed
+        self.epoch = self.step = self.steps_done = 0
+        self.position: Position = timetable.position(0)
+        self._steps = steps
+        self._regime = regime
+        self._per_epoch = steps_per_epoch
+        self._per_execution = steps_per_execution
+        self._initial_multiplier = initial_multiplier
+        self._left_out = 0
+        self._rates: list[Any] = []
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the traced step depends on."""
+        return self.position.plan, self.feed.level
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the regime's last epoch has been done."""
+        return self._over
+
+    def begin_epoch(self, epoch: int, step: int = 0) -> None:
+        """Go to an epoch: start its visit, fill the cache, stand at the step.
+
+        Args:
+            epoch: int. Epoch of the whole run, from 0.
+            step: int. Batches of it that a restored run has done. Defaults to `0`.
+
+        Raises:
+            ValueError: a restored run stands between two executions.
+        """
+        self.epoch, self.step, self._over = epoch, step, False
+        self._left_out = -(-step // self._per_execution)
+        if step % self._per_execution and step != self._per_epoch:
+            raise ValueError(
+                "The backup must stand at the end of an execution. Received: a backup after "
+                f"{step} steps of an epoch, with steps_per_execution={self._per_execution}. "
+                "Compile as the run that was saved."
+            )
+        self.position = self.timetable.position(epoch)
+        first = min(self.position.plan)
+        if self.position.begins_visit and step == 0:
+            self._steps.start_multipliers(self.position.plan, self._initial_multiplier)
+        self.feed.begin_visit(first, [one.pass_on for one in self._steps.steps])
+        self.feed.begin_epoch(epoch, step)
+        self._watch_rates()
+
+    def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Take the logs of an epoch that ended, and say in them where it stood."""
+        logs.update(self.position.logs)
+        self._over = self.timetable.end_epoch(epoch, logs)
+
+    def leaves_out(self, given: Any) -> bool:
+        """Tell whether the next execution was done before the run was restored."""
+        if not self._left_out:
+            return False
+        self._left_out -= 1
+        self.feed.drop(given, self._per_execution)
+        return True
+
+    def count(self) -> None:
+        """Count an execution that is done."""
+        done = self.step + self._per_execution
+        done = done if self._per_epoch is None else min(done, self._per_epoch)
+        self.steps_done += done - self.step
+        self.step = done
+
+    def get_state(self) -> dict[str, Any]:
+        """Give the place as plain numbers."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps_done": self.steps_done,
+            "timetable": self.timetable.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from `get_state`'s result; `begin_epoch` goes to the place itself."""
+        self.steps_done = state["steps_done"]
+        self.timetable.set_state(state["timetable"])
+
+    def _watch_rates(self) -> None:
+        """Let stores begin with a warm-up again after a change of the learning rate."""
+        buffered = self._steps.buffered
+        if buffered is None:
+            return
+        rates = []
+        for one in self._steps.steps:
+            with contextlib.suppress(AttributeError):
+                # A schedule moves in every step, and is no change.
+                config = one.optimizer.get_config().get("learning_rate")
+                rates.append(
+                    config if config is None or isinstance(config, dict) else float(config)
+                )
+        if self._rates and rates != self._rates:
+            buffered.warm_up()
+        self._rates = rates
