@@ -35,13 +35,18 @@ class _Kept:
         """Bytes of features, targets and weights."""
         return self.store.nbytes + sum(map(_bytes, self.rests))
 
+    def close(self) -> None:
+        """Drop everything, datasets that still refer to it or not."""
+        self.store.close()
+        self.rests.clear()
+
     def bounds(self, place: int) -> slice:
         """Give the rows of a chunk."""
         return slice(self.stops[place - 1] if place else 0, self.stops[place])
 
 
 class CachedFeatures:
-    """Batches for a stage whose earlier stages are frozen.
+    """Batches for a stage whose earlier stages are frozen; to be closed after use.
 
     Of a `BatchStream` every example is kept, and its batches are those of the stream with features
     for `x`. Of a `keras.utils.PyDataset` or a `tf.data.Dataset` the batches of `cache.copies`
@@ -142,7 +147,7 @@ class CachedFeatures:
     def close(self) -> None:
         """Drop what is kept. Calling it again does nothing."""
         if self._kept is not None:
-            self._kept.store.close()
+            self._kept.close()
         self._kept, self.level = None, 0
 
     def _compute(self, present: _Kept | None, stages: Sequence[Apply]) -> _Kept:
@@ -324,10 +329,11 @@ def _num_batches(source: Any) -> int:
             count = source.num_batches
     if count is None or count < 1:
         raise ValueError(
-            "Features can be cached of arrays, a `BatchStream`, a `PyDataset` or a `tf.data` "
-            "pipeline, with a known number of batches. Received: "
-            f"{type(source).__name__}{'' if count is None else ' without one'}. Say it by "
-            "`dataset.apply(tf.data.experimental.assert_cardinality(batches))`, or use cache=None."
+            "Features can be cached of a `BatchStream`, a `PyDataset` or a `tf.data` pipeline "
+            "with a known number of batches. Received: "
+            f"{type(source).__name__}{'' if count is None else ' without one'}. End a pipeline by "
+            "`take(batches)`, tell its end by `tf.data.experimental.assert_cardinality(batches)`, "
+            "or use cache=None."
         )
     return int(count)
 
@@ -398,4 +404,4 @@ def _served(
         return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
     steps = tf.data.Dataset.range(step, ENDLESS)
-    return steps.map(serve, num_parallel_calls=parallel, deterministic=True)
+    return steps.map(serve, num_parallel_calls=parallel, deterministic=True if parallel else None)

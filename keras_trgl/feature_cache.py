@@ -34,7 +34,7 @@ class FeatureStore:
         num_rows: int > 0.
         shape: sequence of int. Shape of a row.
         dtype: NumPy or TensorFlow type, or its name; `"bfloat16"` too.
-        file: open file for the rows, which the store takes over, or `None` for host memory.
+        file: open file for the rows, which may be closed afterwards, or `None` for host memory.
             Defaults to `None`.
     """
 
@@ -43,7 +43,6 @@ class FeatureStore:
     ) -> None:
         self.shape = (int(num_rows), *map(int, shape))
         self.dtype = numpy_type(dtype)
-        self._file = file
         self._rows: Any = (
             np.empty(self.shape, self.dtype)
             if file is None
@@ -92,10 +91,8 @@ class FeatureStore:
         self.rows[start : start + len(rows)] = rows
 
     def close(self) -> None:
-        """Drop the rows; a file is gone with them. Calling it again does nothing."""
+        """Drop the rows; a file goes with them. Calling it again does nothing."""
         self._rows = None
-        if self._file is not None:
-            self._file.close()
 
 
 def numpy_type(dtype: Any) -> Any:
@@ -188,15 +185,13 @@ class FeatureCache:
         if self.kind == "memory":
             return FeatureStore(num_rows, shape, dtype)
         folder = self.directory or tempfile.gettempdir()
-        file: Any = None
         try:
-            # Without a name from the start: nobody finds it later, and nothing has to tidy up.
-            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-            _reserve(file, max(count, 1), folder)
-            return FeatureStore(num_rows, shape, dtype, file)
+            # Without a name from the start: nobody finds it later, and nothing has to tidy up. The
+            # mapped rows alone hold it.
+            with tempfile.TemporaryFile(dir=folder) as file:
+                _reserve(file, max(count, 1), folder)
+                return FeatureStore(num_rows, shape, dtype, file)
         except OSError as error:
-            if file is not None:
-                file.close()
             raise OSError(
                 error.errno,
                 f"Cached features need a folder with room for them. Received: {_size(count)} for "

@@ -291,6 +291,7 @@ class GreedyModel(CompiledNetwork):
             first=place,
             seed=derive_seed(self.seed, DATA),
             keeps_place=backup is not None,
+            class_weight=class_weight,
         )
         if backup is not None and not data.is_replayable:
             warnings.warn(
@@ -301,7 +302,7 @@ class GreedyModel(CompiledNetwork):
             )
         multiplier = only_one(callbacks, MultiplierUpdate)
         self._prepare(data, callbacks, multiplier, goes_on=initial_epoch > 0)
-        feed = Feed(data, self.steps_per_execution, self.regime.cache, class_weight)
+        feed = Feed(data, self.steps_per_execution, self.regime.cache)
         self.training_run = TrainingRun(
             self._timetable,
             self._steps,
@@ -321,7 +322,7 @@ class GreedyModel(CompiledNetwork):
                     callbacks=self._all_callbacks(callbacks, verbose, backup),
                     validation_data=validation_data,
                     shuffle=False,
-                    class_weight=class_weight,
+                    class_weight=data.class_weight,
                     sample_weight=data.sample_weight,
                     initial_epoch=place[0],
                     steps_per_epoch=data.steps_per_epoch,

@@ -25,7 +25,9 @@ class TrainingData:
             the user gave.
         seed: int ≥ 0. Seed of the order.
         is_shuffled: bool. Whether the order is another one in every epoch.
-        kept_iterator: iterator of a `tf.data` pipeline whose place can be saved, or `None`.
+        kept_iterator: iterator of a `tf.data` pipeline whose place can be saved, or `None`; then
+            `x` stands for the data in Keras's loop only.
+        class_weight: dict of class index to weight that batches do not carry yet, or `None`.
     """
 
     x: Any
@@ -36,6 +38,7 @@ class TrainingData:
     seed: int = 0
     is_shuffled: bool = False
     kept_iterator: Any = None
+    class_weight: Any = None
 
     @property
     def stream(self) -> BatchStream | None:
@@ -45,7 +48,8 @@ class TrainingData:
     @property
     def element_spec(self) -> Any:
         """Shapes and types of a batch, or `None` where only the first batch would tell."""
-        return getattr(self.x, "element_spec", None)
+        data = self.x if self.kept_iterator is None else self.source
+        return getattr(data, "element_spec", None)
 
     def first_spec(self) -> Any:
         """Give shapes and types of a batch, from a `PyDataset`'s first one if need be."""
@@ -84,6 +88,7 @@ def ordered(
     first: tuple[int, int],
     seed: int,
     keeps_place: bool,
+    class_weight: Any = None,
 ) -> TrainingData:
     """Give data whose order is a function of (seed, epoch, step), where that is ours to say.
 
@@ -98,6 +103,7 @@ def ordered(
         first: epoch and step of it that come first.
         seed: int ≥ 0.
         keeps_place: bool. Whether to keep the place in a `tf.data` pipeline, if it can be kept.
+        class_weight: dict of class index to weight, or `None`. Defaults to `None`.
     """
     x, y, sample_weight = arrays
     if isinstance(x, BatchStream):
@@ -112,15 +118,26 @@ def ordered(
         data = x
         if shuffle:
             data = ordered_py_dataset(x, seed, first[0], steps_per_epoch)
-        return TrainingData(data, y, sample_weight, steps_per_epoch, x, seed, shuffle)
+        return TrainingData(
+            data,
+            y,
+            sample_weight,
+            steps_per_epoch,
+            x,
+            seed,
+            shuffle,
+            class_weight=class_weight,
+        )
     elif is_array_like(x):
         stream = BatchStream(
             x, y, sample_weight, batch_size=batch_size or 32, shuffle=shuffle, seed=seed
         )
     elif keeps_place and isinstance(x, tf.data.Dataset):
-        return _with_kept_place(x, steps_per_epoch)
+        return _with_kept_place(x, steps_per_epoch, class_weight)
     else:
-        return TrainingData(x, y, sample_weight, steps_per_epoch, x)
+        return TrainingData(
+            x, y, sample_weight, steps_per_epoch, source=x, class_weight=class_weight
+        )
     steps = steps_per_epoch or stream.steps_per_epoch
     return TrainingData(
         stream.from_step(first[0] * steps + first[1]),
@@ -128,17 +145,27 @@ def ordered(
         source=stream,
         seed=stream.seed,
         is_shuffled=stream.shuffle,
+        class_weight=class_weight,
     )
 
 
-def _with_kept_place(dataset: tf.data.Dataset, steps_per_epoch: int | None) -> TrainingData:
-    """Give a pipeline as one endless iterator, whose place a checkpoint can hold, if it can be."""
+def _with_kept_place(
+    dataset: tf.data.Dataset, steps_per_epoch: int | None, class_weight: Any
+) -> TrainingData:
+    """Give a pipeline as one endless iterator, whose place a checkpoint can hold, if that can be.
+
+    A checkpoint holds no random state outside the pipeline, nor that of Python functions.
+    """
     count = int(dataset.cardinality())
-    plain = TrainingData(dataset, steps_per_epoch=steps_per_epoch, source=dataset)
-    if count == tf.data.UNKNOWN_CARDINALITY or (count < 0 and steps_per_epoch is None):
+    plain = TrainingData(
+        dataset, steps_per_epoch=steps_per_epoch, source=dataset, class_weight=class_weight
+    )
+    unknown = count == tf.data.UNKNOWN_CARDINALITY or (count < 0 and steps_per_epoch is None)
+    if unknown or tf.distribute.has_strategy():
         return plain
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.FAIL
+    dataset = weighed(dataset, class_weight)
     endless = (dataset if count < 0 else dataset.repeat()).with_options(options)
     iterator = iter(endless)
     try:
@@ -147,11 +174,28 @@ def _with_kept_place(dataset: tf.data.Dataset, steps_per_epoch: int | None) -> T
     except (tf.errors.OpError, ValueError, TypeError):
         return plain
     return TrainingData(
-        endless,
+        # Another iterator over the same pipeline would draw from the same shuffle.
+        tf.data.Dataset.range(1).repeat(),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
         kept_iterator=iterator,
     )
+
+
+def weighed(dataset: tf.data.Dataset, class_weight: Any) -> tf.data.Dataset:
+    """Give batches `(x, y)` with Keras's class weights as sample weights."""
+    if not class_weight:
+        return dataset
+    table = tf.constant(
+        [class_weight.get(k, 1.0) for k in range(max(class_weight) + 1)], keras.config.floatx()
+    )
+
+    def weigh(x: Any, y: Any) -> Any:
+        one_hot = y.shape.rank is not None and y.shape.rank > 1 and y.shape[-1] != 1
+        index = tf.argmax(y, -1) if one_hot else tf.reshape(tf.cast(y, tf.int64), [-1])
+        return x, y, tf.gather(table, index)
+
+    return dataset.map(weigh)
 
 
 def split_validation(arrays: tuple[Any, ...], fraction: float) -> tuple[tuple[Any, ...], Any]:

@@ -5,13 +5,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_trgl.cached_features import CachedFeatures
 from keras_trgl.compiled_steps import CompiledSteps
 from keras_trgl.regimes.timetable import Position, Timetable
-from keras_trgl.training_data import TrainingData
+from keras_trgl.training_data import TrainingData, weighed
 
 
 class Feed:
@@ -25,14 +24,10 @@ class Feed:
         data: what the run trains on.
         steps_per_execution: int.
         cache: `FeatureCache` or `None`.
-        class_weight: dict of class index to weight, or `None`.
     """
 
-    def __init__(
-        self, data: TrainingData, steps_per_execution: int, cache: Any, class_weight: Any
-    ) -> None:
+    def __init__(self, data: TrainingData, steps_per_execution: int, cache: Any) -> None:
         self._data = data
-        self._class_weight = class_weight
         self._cached = None
         if cache is not None:
             self._cached = CachedFeatures(data.source, cache, data.seed, data.is_shuffled)
@@ -41,6 +36,7 @@ class Feed:
         self._iterator: Any = None
         self._at: Any = None
         self._kept = data.kept_iterator
+        self._iterator_is_ours = False
 
     @property
     def level(self) -> int:
@@ -69,7 +65,7 @@ class Feed:
         steps = self._data.steps_per_epoch or source.steps_per_epoch
         place = (self.level, epoch * steps + skipped)
         if self._at != place or self._runs_over:
-            dataset = self._weighed(source.from_step(place[1]))
+            dataset = weighed(source.from_step(place[1]), self._data.class_weight)
             if self._runs_over:
                 dataset = dataset.take(steps - skipped)
             strategy = tf.distribute.get_strategy()
@@ -114,22 +110,6 @@ class Feed:
         self._iterator = self._at = None
         if self._cached is not None:
             self._cached.close()
-
-    def _weighed(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Give a dataset of ours with Keras's class weights as sample weights."""
-        if not self._class_weight:
-            return dataset
-        table = tf.constant(
-            [self._class_weight.get(k, 1.0) for k in range(max(self._class_weight) + 1)],
-            keras.config.floatx(),
-        )
-
-        def weigh(x: Any, y: Any) -> Any:
-            one_hot = y.shape.rank is not None and y.shape.rank > 1 and y.shape[-1] != 1
-            index = tf.argmax(y, -1) if one_hot else tf.reshape(tf.cast(y, tf.int64), [-1])
-            return x, y, tf.gather(table, index)
-
-        return dataset.map(weigh)
 
 
 class TrainingRun:

@@ -117,7 +117,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         restore_random(numbers["random"])
         self.restored_step = self.steps_done = self._saved_at = run.steps_done
         self._is_restored = True
-        return int(numbers["run"]["step"])
+        step = int(numbers["run"]["step"])
+        if step == 0:
+            # Saved at the end of the epoch before, whose means these are.
+            self.model.reset_metrics()
+        return step
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Restore at once, if all epochs were done: none will begin."""
