@@ -145,15 +145,8 @@ class CompiledNetwork(StagedNetwork):
             check_labels(y, self._units, where)
 
     def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
-        from keras_trgl.callbacks.depth_progbar import DepthProgbar
-
-        if not verbose or isinstance(callbacks, keras.callbacks.CallbackList):
-            return callbacks
-        listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
-        listed = list(listed or [])
-        if any(isinstance(one, keras.callbacks.ProgbarLogger) for one in listed):
-            return listed
-        return [*listed, DepthProgbar()]
+        """Give the callbacks with the model's own progress bar, where one is to be shown."""
+        raise NotImplementedError
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate every depth, with the arguments of `keras.Model.evaluate`.

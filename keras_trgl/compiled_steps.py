@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from keras_trgl.buffered_step import BufferedStep
 from keras_trgl.methods.method import Method
+from keras_trgl.moving import current_device, device_name, move_variables
+from keras_trgl.optimizers import StageOptimizers
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, MultiplierScheme, StageStep
 from keras_trgl.types import Shape
@@ -129,6 +131,29 @@ class CompiledSteps:
         for k in plan:
             if self.steps[k].multiplier is not None:
                 self.steps[k].regularizer.start_multiplier(initial)
+
+    def place(self, plan: Sequence[int], idle_device: str, optimizers: StageOptimizers) -> bool:
+        """Move stages that step to this device, and the others to theirs; tell if any moved.
+
+        Args:
+            plan: positions of the stages that step.
+            idle_device: str. Device of the others.
+            optimizers: what the stages' optimizers belong to.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        homes = {True: current_device(), False: device_name(idle_device)}
+        moved = []
+        # What leaves goes first: both need not be there at once.
+        for k in sorted(range(len(self.steps)), key=lambda k: k in plan):
+            step, home = self.steps[k], homes[k in plan]
+            if move_variables([*step.stage.variables, *step.head.variables], home):
+                with tf.device(home):
+                    step.optimizer = optimizers.rebuild(k)
+                step.retrace()
+                moved.append(step)
+        return bool(moved)
 
     def use_buffers(self, regime: Any, spec: Any, seed: int, goes_on: bool) -> bool:
         """Put stores between the stages, if the regime has them; tell if they are new.

@@ -215,6 +215,12 @@ class GreedyModel(CompiledNetwork):
         self.train_function = train_function
         return train_function
 
+    def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
+        """Move stages to where the regime has them, and trace anew if any moved."""
+        if self._steps.place(plan, device, self.optimizer):
+            self.train_function = self.test_function = self.predict_function = None
+            self.make_train_function()
+
     def drain(self) -> None:
         """Let later stages train on the batches that are on their way to them."""
         if self._steps.buffered is not None:
@@ -311,6 +317,7 @@ class GreedyModel(CompiledNetwork):
             data.steps_per_epoch,
             self.steps_per_execution,
             None if multiplier is None else multiplier.initial,
+            self._move_idle,
         )
         try:
             with readable_errors():
@@ -364,7 +371,15 @@ class GreedyModel(CompiledNetwork):
             events.set_model(self)
             callbacks.callbacks.insert(0, events)
             return callbacks
-        return [events, *(self._with_progbar(callbacks, verbose) or [])]
+        return [events, *self._with_progbar(callbacks, verbose)]
+
+    def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
+        from keras_trgl.callbacks.depth_progbar import DepthProgbar
+
+        given = listed(callbacks)
+        if any(isinstance(one, keras.callbacks.ProgbarLogger) for one in given) or not verbose:
+            return given
+        return [*given, DepthProgbar()]
 
     def summary(self, print_fn: Any = print, **kwargs: Any) -> None:
         """Print stages and heads, their parameters, and what each is trained by.

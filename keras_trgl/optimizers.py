@@ -146,6 +146,28 @@ class StageOptimizers(keras.optimizers.Optimizer):
                 self._known[k] = [id(variable) for variable in self._variables_of(k)]
         self.built = True
 
+    def rebuild(self, k: int) -> Any:
+        """Make stage k's optimizer anew where its variables are now, with the old one's state.
+
+        A Keras optimizer knows its variables by where they are.
+
+        Args:
+            k: int. Position of the stage, from 0.
+
+        Returns:
+            The new optimizer.
+        """
+        old = self.optimizers[k]
+        if not old.built or self._variables_of is None:
+            return old
+        new = copy_optimizer(old, old.name)
+        new.build(self._variables_of(k))
+        for variable, before in zip(new.variables, old.variables, strict=True):
+            variable.assign(before)
+        self.optimizers[k] = new
+        self._known[k] = [id(variable) for variable in self._variables_of(k)]
+        return new
+
     @property
     def variables(self) -> Variables:
         """The variables of all stages' optimizers, in order."""

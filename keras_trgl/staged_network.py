@@ -19,6 +19,9 @@ class StagedNetwork(keras.Model):
     stages: list[Stage]
     heads: list[Any]
     built: bool
+    train_function: Any
+    test_function: Any
+    predict_function: Any
     _input_shape: Shape | None = None
 
     @property

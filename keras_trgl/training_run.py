@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Feed:
         )
         if not self._iterator_is_ours:
             return
-        source = self._cached if self.level else self._data.stream
+        source: Any = self._cached if self.level else self._data.stream
         steps = self._data.steps_per_epoch or source.steps_per_epoch
         place = (self.level, epoch * steps + skipped)
         if self._at != place or self._runs_over:
@@ -124,6 +125,8 @@ class TrainingRun:
         steps_per_execution: int.
         initial_multiplier: float, λ at the start of a visit; `None` is 2τ. Only where the
             steps' multipliers move.
+        place: function of (plan, device) that moves the variables of the stages that do not step
+            to a device, and those of the others to this one.
 
     Attributes:
         epoch: int. Epoch of the whole run, from 0.
@@ -141,6 +144,7 @@ class TrainingRun:
         steps_per_epoch: int | None,
         steps_per_execution: int,
         initial_multiplier: float | None = None,
+        place: Callable[[Any, str], Any] | None = None,
     ) -> None:
         self.timetable = timetable
         self.feed = feed
@@ -151,6 +155,7 @@ class TrainingRun:
         self._per_epoch = steps_per_epoch
         self._per_execution = steps_per_execution
         self._initial_multiplier = initial_multiplier
+        self._move = place
         self._left_out = 0
         self._rates: list[Any] = []
 
@@ -183,7 +188,9 @@ class TrainingRun:
                 "Compile as the run that was saved."
             )
         self.position = self.timetable.position(epoch)
-        first = min(self.position.plan)
+        idle, first = self._regime.idle_device, min(self.position.plan)
+        if idle is not None and self._move is not None:
+            self._move(self.position.plan, idle)
         if self.position.begins_visit and step == 0:
             self._steps.start_multipliers(self.position.plan, self._initial_multiplier)
         self.feed.begin_visit(first, [one.pass_on for one in self._steps.steps])

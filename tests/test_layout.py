@@ -11,10 +11,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 RANKS = {
     0: "types checks registration energy version",
-    1: "layers losses regularizers feature_buffer feature_cache optimizers datasets seeds saving",
+    1: "layers losses regularizers feature_buffer feature_cache optimizers datasets seeds saving "
+    "moving",
     2: "heads architectures splitting methods regimes",
     3: "stage_step buffered_step truncate resume parts compiled_steps from_model summary "
-    "training_data training_run staged_network compiled_network",
+    "training_data training_run staged_network compiled_network cached_features",
     4: "greedy_model",
     5: "callbacks distribute diagnostics search export",
 }
@@ -35,6 +36,15 @@ ACROSS_OF_ONE_RANK = {
     # Files of rank 3 are steps of one way; none of these edges closes a cycle.
     ("compiled_steps", "stage_step"),
     ("staged_network", "truncate"),
+    ("buffered_step", "stage_step"),
+    ("compiled_steps", "buffered_step"),
+    ("compiled_network", "compiled_steps"),
+    ("compiled_network", "stage_step"),
+    ("compiled_network", "staged_network"),
+    ("compiled_network", "training_data"),
+    ("training_run", "cached_features"),
+    ("training_run", "compiled_steps"),
+    ("training_run", "training_data"),
 }
 
 TENSORFLOW = {
@@ -42,6 +52,7 @@ TENSORFLOW = {
     "layers/kernels",
     "stage_step",
     "buffered_step",
+    "moving",
     "training_run",
     "compiled_network",
     "compiled_steps",
@@ -49,6 +60,7 @@ TENSORFLOW = {
     "greedy_model",
     "feature_buffer",
     "feature_cache",
+    "cached_features",
     "resume",
     "splitting/profile",
     "export/serving",

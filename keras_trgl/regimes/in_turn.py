@@ -28,7 +28,8 @@ class InTurn(Regime):
         stop: StopStage | None,
         idle_device: str | None,
     ) -> None:
-        for count in epochs if isinstance(epochs, (list, tuple)) else [epochs]:  # type: ignore[list-item]
+        counts: list[Any] = list(epochs) if isinstance(epochs, (list, tuple)) else [epochs]
+        for count in counts:
             check_integer("epochs", count, num_laps, "Every stage trains in every lap.")
             if count % num_laps:
                 raise ValueError(

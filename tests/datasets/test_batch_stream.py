@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl.datasets import BatchStream, PadCropFlip
+from keras_trgl.datasets import BatchStream, Chain, Normalize, PadCropFlip
 from keras_trgl.datasets.batch_stream import ordered_py_dataset
 
 X = np.arange(10)
@@ -83,6 +83,106 @@ def test_augmented_images_are_the_same_when_replayed():
         np.testing.assert_array_equal(one[0], other[0])
     crops = {tuple(b[0][list(b[1]).index(0)].ravel()) for b in whole[:6] if 0 in b[1]}
     assert len(crops) == 2
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """Give a function that puts an array into a file and maps it."""
+
+    def put(array):
+        rows = np.memmap(tmp_path / "rows", array.dtype, mode="w+", shape=array.shape)
+        rows[:] = array
+        return rows
+
+    return put
+
+
+@pytest.mark.parametrize("dtype", ["float64", ">f4", "uint8"])
+def test_batches_of_a_file_equal_those_of_an_array(on_disk, dtype):
+    rows = np.random.default_rng(0).uniform(0, 99, (10, 3)).astype(dtype)
+    got = BatchStream(on_disk(rows), X, batch_size=4, seed=3).from_step(1)
+    wanted = BatchStream(rows, X, batch_size=4, seed=3).from_step(1)
+    assert got.element_spec == wanted.element_spec
+    pairs = zip(got.take(7).as_numpy_iterator(), wanted.take(7).as_numpy_iterator(), strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_a_file_larger_than_memory_is_read_batch_by_batch(tmp_path):
+    # A file with a hole: 1 TiB long, a page large.
+    rows = np.memmap(tmp_path / "rows", "float32", mode="w+", shape=(2**20, 2**18))
+    rows[-1] = 1
+    stream = BatchStream(rows, batch_size=2, shuffle=False)
+    (batch,) = stream.from_step(2**19 - 1).take(1).as_numpy_iterator()
+    assert batch.shape == (2, 2**18)
+    assert batch.mean(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_features_take_the_place_of_x_in_the_same_batches(dtype):
+    features = tf.cast(np.arange(60).reshape(20, 3), dtype).numpy()
+    stream = BatchStream(X, 10 * X, X / 2, batch_size=4, seed=3, transform=lambda x, seeds: -x)
+    over = stream.over(features, copies=2)
+    assert not over.is_random
+    assert stream.is_random
+    dataset = over.from_step(2)
+    assert dataset.element_spec[0] == tf.TensorSpec([None, 3], dtype)
+    pairs = zip(dataset.take(9), stream.from_step(2).take(9), strict=True)
+    for step, (one, other) in enumerate(pairs, start=2):
+        rows = step // 3 % 2 * 10 - other[0].numpy()
+        np.testing.assert_array_equal(one[0], features[rows])
+        np.testing.assert_array_equal(one[1], other[1])
+        np.testing.assert_array_equal(one[2], other[2])
+    copy = np.concatenate(list(over.examples(copy=1).as_numpy_iterator()))
+    np.testing.assert_array_equal(copy, features[10:])
+
+
+def test_features_without_a_row_for_every_example_are_refused():
+    with pytest.raises(ValueError, match=r"a row per copy and example, 2 \* 10.*\(10, 3\)"):
+        BatchStream(X).over(np.zeros((10, 3)), copies=2)
+    with pytest.raises(ValueError, match="`copies` must be at least 1"):
+        BatchStream(X).over(np.zeros((10, 3)), copies=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (5, 4, [5]), (1, 4, [1]), (3, 1, [1, 1, 1]), (4, 4, [4])],
+)
+def test_examples_come_in_order_and_never_alone_at_the_end(count, size, sizes):
+    stream = BatchStream(X[:count], 2 * X[:count], batch_size=size, seed=3)
+    got = [batch.tolist() for batch in stream.examples().as_numpy_iterator()]
+    assert [len(batch) for batch in got] == sizes
+    assert list(itertools.chain(*got)) == X[:count].tolist()
+    large = stream.examples(batch_size=100).as_numpy_iterator()
+    assert [batch.tolist() for batch in large] == [X[:count].tolist()]
+
+
+def test_examples_are_augmented_by_the_seeds_of_their_copy():
+    def transform(x, seeds):
+        return tf.concat([tf.cast(x[:, None], tf.int32), seeds], 1)
+
+    stream = BatchStream(X, batch_size=4, seed=3, shuffle=False, transform=transform)
+    for copy in (0, 1):
+        # Without shuffling an example's place in the arrays is its place in the epoch.
+        got = np.concatenate(list(stream.examples(copy).as_numpy_iterator()))
+        epoch = stream.from_step(3 * copy).take(3).as_numpy_iterator()
+        np.testing.assert_array_equal(got, np.concatenate(list(epoch)))
+
+
+def test_a_stream_tells_whether_its_examples_change():
+    normalize = Normalize([0.5], [0.5])
+    for transform, wanted in (
+        (None, False),
+        (normalize, False),
+        (Chain(normalize, normalize), False),
+        (PadCropFlip(0, flip=False), False),
+        (PadCropFlip(0, flip=True), True),
+        (Chain(PadCropFlip(1, flip=False), normalize), True),
+        (Chain(normalize, lambda images, seeds: images), True),
+        (lambda images, seeds: images, True),
+    ):
+        assert BatchStream(X, transform=transform).is_random is wanted
 
 
 def test_replicas_share_each_global_batch():
