@@ -138,13 +138,13 @@ class BufferedStep:
         return tf.reduce_any([buffer.readable() for buffer in self.buffers] or [False])
 
     def _round(self, later: Any) -> Any:
-        if self.regime.order == "round_robin":
+        if self.regime.order == "round_robin" or not later:
             return self._in_turn(later)
         # Each batch of data is a pick of stage 1; the picks until its next one belong to it.
         branches = [lambda k=k: self._in_turn([k]) for k in later]
         tf.while_loop(
             lambda pick: pick > 0,
-            lambda pick: _after(tf.switch_case(pick - 1, branches), self._draw),
+            lambda pick: [_after(tf.switch_case(pick - 1, branches), self._draw)],
             [self._draw()],
         )
         return tf.constant(0)
@@ -162,25 +162,30 @@ class BufferedStep:
         return tf.constant(0)
 
     def _step_on_data(self, batch: Batch) -> None:
-        x, y, sample_weight = batch
-        self._hand_on(0, (self.steps[0].train(x, y, sample_weight), y, sample_weight))
+        self._train(0, batch)
 
     def _step(self, k: int) -> None:
         """Let stage k, counted from 0, take a batch from its store, if there is one."""
         buffer, step = self.buffers[k - 1], self.steps[k]
 
         def take() -> Any:
-            (features, y, sample_weight), staleness = buffer.read()
+            batch, staleness = buffer.read()
             step.staleness_tracker.update_state(tf.cast(staleness, keras.config.floatx()))
-            self._hand_on(k, (step.train(features, y, sample_weight), y, sample_weight))
+            self._train(k, batch)
             return tf.constant(0)
 
         tf.cond(buffer.readable(), take, lambda: tf.constant(0))
 
-    def _hand_on(self, k: int, batch: Batch) -> None:
+    def _train(self, k: int, batch: Batch) -> None:
+        """Let stage k train on a batch, and put its features into the next store."""
+        x, y, sample_weight = batch
         if k + 1 == len(self.steps):
+            self.steps[k].train(x, y, sample_weight, hands_on=False)
             return
-        buffer = self.buffers[k]
+        buffer, batch = (
+            self.buffers[k],
+            (self.steps[k].train(x, y, sample_weight), y, sample_weight),
+        )
         buffer.write(batch, True if self.regime.capacity == 1 else buffer.is_complete(batch))
 
 

@@ -258,7 +258,7 @@ class _Passes:
         store = kept.store
         rest = _merged([_spec(one) for one in kept.rests])
         spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
-        return _served(read, spec, step, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return _served(read, spec, step).prefetch(1)
 
     def _order(self, epoch: int) -> Any:
         del epoch

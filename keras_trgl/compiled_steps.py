@@ -87,8 +87,8 @@ class CompiledSteps:
         """
         results: dict[str, Any] = dict(self.steps[max(plan)].exit.get_metrics_result())
         for k, step in enumerate(self.steps):
-            for name, value in step.results(training).items():
-                idle = k not in plan
+            idle = k not in plan
+            for name, value in step.results(training, idle).items():
                 results[f"stage_{step.depth}_{name}"] = float("nan") if idle else value
         return results
 

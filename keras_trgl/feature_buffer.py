@@ -30,6 +30,7 @@ class FeatureBuffer:
         self.capacity = capacity
         self.max_reuse = max_reuse
         self._spec = spec
+        self._leaves = [one for one in tf.nest.flatten(spec) if one is not None]
         self._slots = [
             tf.Variable(
                 tf.zeros([capacity, 0, *one.shape[1:]], one.dtype),
@@ -37,8 +38,7 @@ class FeatureBuffer:
                 trainable=False,
                 name="slots",
             )
-            for one in tf.nest.flatten(spec)
-            if one is not None
+            for one in self._leaves
         ]
 
         def counter(shape: list[int], value: int = 0) -> tf.Variable:
@@ -61,7 +61,9 @@ class FeatureBuffer:
         return repr(spec) == repr(self._spec)
 
     def clear(self) -> None:
-        """Forget every batch."""
+        """Forget every batch, and how many examples one has."""
+        for slot, one in zip(self._slots, self._leaves, strict=True):
+            slot.assign(tf.zeros([self.capacity, 0, *one.shape[1:]], one.dtype))
         for variable in self.variables[len(self._slots) :]:
             variable.assign(tf.zeros_like(variable))
         self._written.assign(tf.fill([self.capacity], tf.constant(EMPTY, tf.int64)))

@@ -179,7 +179,7 @@ class GreedyModel(CompiledNetwork):
         for k in range(level, max(plan) + 1):
             step = self._steps.steps[k]
             if k in plan:
-                features = step.train(features, y, sample_weight)
+                features = step.train(features, y, sample_weight, hands_on=k < max(plan))
             else:
                 features = step.pass_on(features, training=self.regime.frozen == "train")
         return self._results()
@@ -307,7 +307,7 @@ class GreedyModel(CompiledNetwork):
                 stacklevel=2,
             )
         multiplier = only_one(callbacks, MultiplierUpdate)
-        self._prepare(data, callbacks, multiplier, goes_on=initial_epoch > 0)
+        self._prepare(data, callbacks, multiplier, backup is not None, goes_on=place != (0, 0))
         feed = Feed(data, self.steps_per_execution, self.regime.cache)
         self.training_run = TrainingRun(
             self._timetable,
@@ -341,7 +341,9 @@ class GreedyModel(CompiledNetwork):
             feed.close()
             self.training_run = None
 
-    def _prepare(self, data: TrainingData, callbacks: Any, multiplier: Any, goes_on: bool) -> None:
+    def _prepare(
+        self, data: TrainingData, callbacks: Any, multiplier: Any, backup: bool, goes_on: bool
+    ) -> None:
         """Make what steps need before the first one, and forget traces of other settings."""
         stops = any(isinstance(one, keras.callbacks.TerminateOnNaN) for one in listed(callbacks))
         schemes = []
@@ -352,12 +354,17 @@ class GreedyModel(CompiledNetwork):
             self._steps.set_multiplier(schemes),
         ]
         # A PyDataset is asked for a batch only where shapes must be known.
-        spec = data.element_spec
-        if isinstance(self.regime, Buffered):
-            spec = data.first_spec()
-            if self.built:
-                seed = derive_seed(self.seed, PICKS)
-                changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
+        wants = isinstance(self.regime, Buffered) or self._timetable.total_epochs is not None
+        spec = data.first_spec() if wants or backup else data.element_spec
+        if spec is not None and not self.built:
+            with self.distribute_strategy.scope():
+                x = keras.utils.unpack_x_y_sample_weight(spec)[0]
+                self.build((None, *keras.tree.flatten(x)[0].shape[1:]))
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build([])
+        seed = derive_seed(self.seed, PICKS)
+        changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
         if any(changed):
             self.train_function = None
         if self.built and spec is not None and not tf.distribute.has_strategy():

@@ -141,9 +141,20 @@ class StageStep:
         """What adds the stage's energy, or `None`."""
         return getattr(self.stage, "regularizer", None)
 
-    def results(self, training: bool) -> dict[str, Any]:
-        """Give the metrics' results; in training also objective, energy and what moves."""
-        results = dict(self.exit.get_metrics_result())
+    def results(self, training: bool, idle: bool = False) -> dict[str, Any]:
+        """Give the metrics' results; in training also objective, energy and what moves.
+
+        Args:
+            training: bool. Whether these are results of training.
+            idle: bool. Whether the stage saw nothing, so that its metrics may not be made yet.
+                Defaults to `False`.
+        """
+        try:
+            results = dict(self.exit.get_metrics_result())
+        except ValueError:
+            if not idle:
+                raise
+            results = {"loss": self.exit.loss_tracker.result()}
         if training:
             results["objective"] = self.objective_tracker.result()
             results["energy"] = self.energy_tracker.result()
@@ -154,26 +165,34 @@ class StageStep:
                 results["multiplier"], results["tau"] = multiplier, multiplier / 2
         return results
 
-    def train(self, features: Tensor, y: Any, sample_weight: Any) -> Tensor:
+    def train(
+        self, features: Tensor, y: Any, sample_weight: Any, hands_on: bool = True
+    ) -> Tensor | None:
         """Update the stage on one batch.
 
         Args:
             features: tensor, output of the stage before (the data, for the first).
             y: targets, as `compile`'s loss takes them.
             sample_weight: tensor `(batch,)` or `None`; weighs the task loss only.
+            hands_on: bool. Whether a stage after this one wants the features; if not, they are
+                freed before the backward pass ends. Defaults to `True`.
 
         Returns:
-            Tensor: the stage's features before this update, without a gradient.
+            Tensor: the stage's features before this update, without a gradient; or `None`.
         """
         if tf.executing_eagerly() or tf.distribute.has_strategy():
-            features, gradients = self._forward_and_update(features, y, sample_weight)
+            features, gradients, _ = self._forward_and_update(features, y, sample_weight)
             with tf.control_dependencies([g for g in gradients if g is not None]):
                 return tf.stop_gradient(tf.identity(features))
+        if not hands_on:
+            self._train_last(features, y, sample_weight)
+            return None
         return tf.stop_gradient(self._train(features, y, sample_weight))
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
         self._train = SharedFunction(lambda *batch: self._forward_and_update(*batch)[0])
+        self._train_last = SharedFunction(lambda *batch: self._forward_and_update(*batch)[2])
         self._pass_on = {
             training: SharedFunction(lambda x, training=training: self.stage(x, training=training))
             for training in (False, True)
@@ -181,7 +200,7 @@ class StageStep:
 
     def _forward_and_update(
         self, inputs: Tensor, y: Any, sample_weight: Any
-    ) -> tuple[Tensor, list[Any]]:
+    ) -> tuple[Tensor, list[Any], Tensor]:
         variables = self.trainable_variables
         # Only variables are watched: the input carries no gradient back.
         with tf.GradientTape() as tape:
@@ -202,9 +221,9 @@ class StageStep:
                 move()
             gradients = [None if g is None else tf.identity(g) for g in gradients]
         if not variables:
-            return features, []
+            return features, [], task
         self.optimizer.apply(gradients, variables)
-        return features, gradients
+        return features, gradients, task
 
     def _objective(self, inputs: Tensor, task: Tensor) -> tuple[Tensor, list[Any]]:
         """Give what the stage minimises, and what to do once the loss is known to be finite."""

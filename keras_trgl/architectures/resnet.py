@@ -143,7 +143,9 @@ def blockwise_resnet(
     gain: float = 0.05,
     weight_decay: float = 0.0,
     normalization: Callable[..., Any] = BatchNormalization,
-) -> list[ResidualBlock]:
+    encoder: str = "wide",
+    separate_encoder: bool = False,
+) -> list[keras.layers.Layer]:
     """Give the pre-activation ResNet of the block-wise experiments ('10-1').
 
     An encoder (3x3 convolution to `width / 2`, BN, ReLU, 5x5 convolution of stride 2 to `width`,
@@ -159,12 +161,18 @@ def blockwise_resnet(
         weight_decay: float. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
         normalization: class or function that makes a batch normalization from `momentum` and
             `epsilon`. Defaults to `BatchNormalization`.
+        encoder: `"wide"`: the two convolutions above. `"simple"`: one 5x5 convolution of stride 2
+            to `width`, BN, ReLU (a published variant). Defaults to `"wide"`.
+        separate_encoder: bool. Whether the encoder is a block of its own, without energy, before
+            the others, as in the published sequential runs; the model is then built by its first
+            data. Defaults to `False`.
 
     Returns:
-        List of `ResidualBlock`.
+        List of `ResidualBlock`, with `separate_encoder` after a `keras.Sequential`.
 
     Raises:
-        ValueError: `num_blocks` or `width` is below 2, or `width` is odd.
+        ValueError: `num_blocks` or `width` is below 2, `width` is odd, or `encoder` is another
+            word.
 
     Example:
         >>> from keras_trgl.architectures import blockwise_resnet
@@ -178,9 +186,10 @@ def blockwise_resnet(
     check_integer("width", width, 2)
     if width % 2:
         raise ValueError(f"`width` must be even. Received: width={width}.")
+    check_choice("encoder", encoder, ("wide", "simple"))
     make = _Maker(gain, weight_decay, normalization)
-    encoder = [*make.conv(width // 2, 3, bias=True), make.norm(), _relu()]
-    encoder += [*make.conv(width, 5, 2, bias=True), make.norm(), _relu()]
+    stem = [*make.conv(width // 2, 3, bias=True), make.norm(), _relu()] if encoder == "wide" else []
+    stem += [*make.conv(width, 5, 2, bias=True), make.norm(), _relu()]
     blocks = []
     for position in range(num_blocks):
         middle = position == num_blocks // 2
@@ -188,8 +197,11 @@ def blockwise_resnet(
         fresh = position == 0 or middle
         branch = [] if fresh else [make.norm(), _relu()]
         branch += [*make.conv(channels, 3), make.norm(), _relu(), *make.conv(channels, 3)]
-        entry = encoder if position == 0 else (make.conv(channels, 1, 2) if middle else None)
+        first = position == 0 and not separate_encoder
+        entry = stem if first else (make.conv(channels, 1, 2) if middle else None)
         blocks.append(
-            ResidualBlock(branch, entry=entry, input_shape=input_shape if position == 0 else None)
+            ResidualBlock(branch, entry=entry, input_shape=input_shape if first else None)
         )
+    if separate_encoder:
+        return [keras.Sequential(stem), *blocks]
     return blocks

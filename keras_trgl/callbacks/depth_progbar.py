@@ -1,5 +1,6 @@
 """A progress bar that stays short however many stages there are."""
 
+import math
 from typing import Any
 
 import keras
@@ -13,7 +14,8 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     `fit` and `evaluate` use it when no other progress bar is given. `best_depth` is the depth
     with the best first metric (loss, without one) on the validation data where there are any,
-    else on the training data so far.
+    else on the training data so far. Where stages train in turn, `stage` is the one that trains,
+    and `lap` the lap, if there are several.
 
     Example:
         >>> from keras_trgl.callbacks import DepthProgbar
@@ -23,6 +25,10 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     async_safe = True
     """It only prints, so Keras may call it beside the next step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place: dict[str, int] = {}
 
     @staticmethod
     def shorten(logs: dict[str, Any] | None) -> dict[str, Any]:
@@ -43,14 +49,25 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         depths: dict[int, float] = {}
         while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
             depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
-        if len(depths) > 1:
+        # Depths that did not train have no number.
+        known = [depth for depth, value in depths.items() if not math.isnan(value)]
+        if len(known) > 1:
             pick = max if "accuracy" in name or "auc" in name.lower() else min
-            short["best_depth"] = pick(depths, key=lambda depth: depths[depth])
+            short["best_depth"] = pick(known, key=lambda depth: depths[depth])
         return short
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note which stage trains: read here, as batches are shown beside the next step."""
+        run = getattr(self.model, "training_run", None)
+        self._place = {} if run is None else dict(run.position.logs)
+        self._place.pop("stage_epoch", None)
+        if run is not None and getattr(self.model.regime, "laps", 1) == 1:
+            self._place.pop("lap", None)
+        super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
-        super().on_train_batch_end(batch, self.shorten(logs))
+        super().on_train_batch_end(batch, self._with_place(logs))
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
@@ -58,8 +75,13 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Show the short logs of the epoch."""
-        super().on_epoch_end(epoch, self.shorten(logs))
+        super().on_epoch_end(epoch, self._with_place(logs))
 
     def on_test_end(self, logs: Any = None) -> None:
         """Show the short logs of the evaluation."""
         super().on_test_end(self.shorten(logs))
+
+    def _with_place(self, logs: dict[str, Any] | None) -> dict[str, Any]:
+        """Give the short logs after the stage that trains."""
+        short = self.shorten(logs)
+        return self._place | {k: v for k, v in short.items() if k not in ("stage", "lap")}

@@ -127,8 +127,7 @@ class BatchStream:
             return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
         dataset = tf.data.Dataset.range(first_epoch, ENDLESS).flat_map(epoch_of).skip(skipped)
-        dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return self._ahead(dataset, gather)
 
     def examples(self, copy: int = 0, batch_size: int | None = None) -> tf.data.Dataset:
         """Give every `x` once, transformed, in the order of the arrays.
@@ -158,8 +157,7 @@ class BatchStream:
             return self._gather(self._tensors[:1], taken, taken, epoch)[0]
 
         dataset = tf.data.Dataset.from_tensor_slices((starts, stops))
-        dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return self._ahead(dataset, gather)
 
     def over(self, features: Any, copies: int = 1) -> "BatchStream":
         """Give the same batches in the same order with features for `x`.
@@ -186,6 +184,14 @@ class BatchStream:
         stream._tensors = (_HostRows(features, copies), *self._tensors[1:])
         stream.transform = None
         return stream
+
+    def _ahead(self, dataset: tf.data.Dataset, gather: Callable[..., Any]) -> tf.data.Dataset:
+        """Give a dataset of batches made ahead of their use, no more of them than it takes."""
+        if self.transform is None:
+            # Only a copy of rows: one batch ahead hides it, and each takes memory.
+            return dataset.map(gather).prefetch(1)
+        dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _gather(self, arrays: Any, taken: Any, place: Any, epoch: Any) -> Any:
         """Give rows of the arrays, the first of them transformed."""

@@ -1,13 +1,17 @@
 """TRGL, greedy learning with the transport regulariser, and VanGL, without it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import keras
 
 from keras_trgl.checks import check_choice, check_positive
 from keras_trgl.energy import REDUCTIONS
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.registration import public
 from keras_trgl.regularizers.kinetic_energy import KineticEnergy
+
+RULES = ("constant", "doubled")
 
 
 @public
@@ -35,48 +39,102 @@ class TRGL(LocalMethod):
         reduction: `"mean"`: energy as the mean over every axis (published code). `"sum"`: norm
             per example, mean over the batch (the paper). Values of `tau` travel only with their
             reduction. Defaults to `"mean"`.
+        rule: how τ_k comes from a number `tau`. `"constant"`: τ_k = `tau`. `"doubled"` (the
+            paper's rule of thumb): `tau` in the second half, `tau / 2` in stages 1 to ⌊K/2⌋; the
+            flag of the published code is the second half's value too, the paper quotes the
+            smaller. A function (tau, k, K) → τ_k > 0, k = 1…K, registered by
+            `keras.saving.register_keras_serializable`. Defaults to `"constant"`.
 
     Raises:
-        ValueError: a `tau` is not above zero; `reduction` is another word; at construction of
-            the model, a list whose length is not the number of stages.
+        ValueError: a `tau` is not above zero; `reduction` or `rule` is another word; a function
+            is not registered, or stands beside a list; at construction of the model, a list
+            whose length is not the number of stages, or a function whose value is not above
+            zero.
 
     Example:
         >>> from keras_trgl.methods import TRGL
-        >>> TRGL(tau=0.5).get_config()
-        {'tau': 0.5, 'reduction': 'mean'}
+        >>> [TRGL(tau=1.0, rule="doubled").stage_tau(k, num_stages=4) for k in range(4)]
+        [0.5, 0.5, 1.0, 1.0]
 
     Reference:
         Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
         Scheme", NeurIPS 2023, equation 4.
     """
 
-    def __init__(self, tau: float | Sequence[float] = 1.0, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        tau: float | Sequence[float] = 1.0,
+        reduction: str = "mean",
+        rule: str | Callable[[float, int, int], float] = "constant",
+    ) -> None:
         many = isinstance(tau, (list, tuple))
         for value in tau if many else [tau]:  # type: ignore[union-attr, list-item]
             check_positive("tau", value, "Small is strong; for no regulariser use `VanGL()`.")
         check_choice("reduction", reduction, REDUCTIONS)
+        if callable(rule):
+            _check_registered(rule)
+        else:
+            check_choice("rule", rule, RULES)
+        if many and rule != "constant":
+            raise ValueError(
+                f"`rule` makes every stage's τ from one number. Received: tau={tau}, "
+                f"rule={rule!r}. Give one number, or leave `rule` out."
+            )
         self.tau = [float(value) for value in tau] if many else float(tau)  # type: ignore[union-attr, arg-type]
         self.reduction = reduction
+        self.rule = rule
 
-    def make_regularizer(self, stage: int, num_stages: int) -> KineticEnergy:
-        """Give the kinetic energy of a stage with its own τ.
+    def stage_tau(self, stage: int, num_stages: int) -> float:
+        """Give the τ of a stage.
 
         Args:
             stage: int. Position of the stage, from 0.
             num_stages: int. Stages there are.
 
         Raises:
-            ValueError: `tau` is a list of another length.
+            ValueError: `tau` is a list of another length, or `rule` gives no number above zero.
+            TypeError: `rule` gives no number.
         """
-        if isinstance(self.tau, float):
-            return KineticEnergy(self.tau, self.reduction)
-        if len(self.tau) != num_stages:
-            raise ValueError(
-                f"A list of `tau` must have one value per stage, {num_stages}. "
-                f"Received: tau={self.tau}. Give one number to use it for every stage."
-            )
-        return KineticEnergy(self.tau[stage], self.reduction)
+        if isinstance(self.tau, list):
+            if len(self.tau) != num_stages:
+                raise ValueError(
+                    f"A list of `tau` must have one value per stage, {num_stages}. "
+                    f"Received: tau={self.tau}. Give one number to use it for every stage."
+                )
+            return self.tau[stage]
+        if callable(self.rule):
+            value = self.rule(self.tau, stage + 1, num_stages)
+            check_positive(f"rule(tau, {stage + 1}, {num_stages})", value, "It is the stage's τ.")
+            return float(value)
+        halved = self.rule == "doubled" and stage < num_stages // 2
+        return self.tau / 2 if halved else self.tau
+
+    def make_regularizer(self, stage: int, num_stages: int) -> KineticEnergy:
+        """Give the kinetic energy of a stage with its own τ; see `stage_tau`."""
+        return KineticEnergy(self.stage_tau(stage, num_stages), self.reduction)
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""
-        return {"tau": self.tau, "reduction": self.reduction}
+        rule = keras.saving.serialize_keras_object(self.rule) if callable(self.rule) else self.rule
+        return {"tau": self.tau, "reduction": self.reduction, "rule": rule}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TRGL":
+        """Make the method from `get_config`'s result."""
+        rule = config.get("rule", "constant")
+        if isinstance(rule, dict):
+            rule = keras.saving.deserialize_keras_object(rule)
+        return cls(**{**config, "rule": rule})
+
+
+def _check_registered(rule: Any) -> None:
+    """Raise unless a saved model can find the function by its name."""
+    found = None
+    if getattr(rule, "__name__", "<lambda>") != "<lambda>":
+        found = keras.saving.get_registered_object(keras.saving.get_registered_name(rule))
+    if found is not rule:
+        raise ValueError(
+            "A function as `rule` must be registered, so that a saved model finds it by its name. "
+            f"Received: rule={rule!r}. Define it by `def` under "
+            '`@keras.saving.register_keras_serializable("my_package")`.'
+        )

@@ -1,0 +1,258 @@
+"""What training in turn costs: time and bytes of each stage, cached and not.
+
+`python benchmarks/regimes/run.py --json` trains the 10-block network block by block through `fit`:
+with the inputs of each stage cached, with frozen stages in inference mode on every batch, and as
+the published code does it, all earlier stages in training mode on every batch. Whole trainings are
+timed side by side in one process, in alternating order; bytes are the allocator's peaks in fresh
+processes, against end-to-end training of the same network.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
+flags.DEFINE_integer("rounds", 3, "Whole trainings of each kind.", lower_bound=1)
+flags.DEFINE_integer("runs", 5, "Fresh processes per setting, for bytes.", lower_bound=1)
+flags.DEFINE_integer("epochs", 10, "Epochs of each stage, for time.", lower_bound=2)
+flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
+flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
+flags.DEFINE_enum(
+    "encoder", "simple", ["simple", "wide"], "Encoder: in stage 1, or wide and a stage of its own."
+)
+flags.DEFINE_integer("batch", 64, "Batch size.")
+flags.DEFINE_integer("examples", 512, "Training examples, for time.")
+flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
+flags.DEFINE_string("setting", "", "Run this one setting in this process, and print its bytes.")
+
+SIDES = {
+    "cached": {"cache": "memory"},
+    "uncached": {},
+    "published": {"frozen": "train"},
+}
+"""Name: options of `Sequential`."""
+
+BYTES = ("end_to_end", "cached", "uncached")
+INPUT_SHAPE = (32, 32, 3)
+
+
+def make(side, epochs):
+    """Give the compiled model of one side."""
+    import keras
+
+    import keras_trgl as trgl
+
+    blocks = trgl.architectures.blockwise_resnet(
+        INPUT_SHAPE,
+        FLAGS.blocks,
+        FLAGS.width,
+        encoder=FLAGS.encoder,
+        separate_encoder=FLAGS.encoder == "wide",
+    )
+    sizes, head = [1] * len(blocks), trgl.heads.ConvHead(units=10)
+    if side == "end_to_end":
+        options = {"method": "end_to_end"}
+    else:
+        options = {"regime": trgl.regimes.Sequential(epochs=epochs, **SIDES[side])}
+    model = trgl.GreedyModel.from_blocks(blocks, sizes, head, seed=0, **options)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.007, momentum=0.9),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def data(examples):
+    """Give images of noise and one-hot labels."""
+    import keras
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(examples, *INPUT_SHAPE)).astype("float32")
+    return x, keras.utils.to_categorical(rng.integers(0, 10, examples), 10)
+
+
+def train(side):
+    """Train a side whole; give its seconds, and the median seconds per epoch of each stage."""
+    import keras
+
+    class Epochs(keras.callbacks.Callback):
+        """Times every epoch, the filling of the cache before it not counted."""
+
+        def on_train_begin(self, logs=None):
+            self.seconds = {}
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.begin = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            spent = time.perf_counter() - self.begin
+            self.seconds.setdefault(logs["stage"], []).append(spent)
+
+    x, y = data(FLAGS.examples)
+    model, epochs = make(side, FLAGS.epochs), Epochs()
+    begin = time.perf_counter()
+    model.fit(x, y, batch_size=FLAGS.batch, verbose=0, callbacks=[epochs])
+    seconds = time.perf_counter() - begin
+    # The first epoch of a stage traces its step.
+    return seconds, [statistics.median(spent[1:]) for spent in epochs.seconds.values()]
+
+
+def stage_peaks(side):
+    """Give the allocator's peak during each stage, tracing left out, and the bytes of weights."""
+    import keras
+    import tensorflow as tf
+
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+
+    class Peaks(keras.callbacks.Callback):
+        """Reads the peak of every stage's second epoch."""
+
+        def on_train_begin(self, logs=None):
+            self.peaks = {}
+
+        def on_epoch_begin(self, epoch, logs=None):
+            tf.config.experimental.reset_memory_stats(device)
+
+        def on_epoch_end(self, epoch, logs=None):
+            peak = tf.config.experimental.get_memory_info(device)["peak"]
+            self.peaks[logs.get("stage", 1)] = peak
+
+    x, y = data(4 * FLAGS.batch)
+    peaks = Peaks()
+    model = make(side, epochs=2)
+    epochs = 2 if side == "end_to_end" else None
+    model.fit(x, y, batch_size=FLAGS.batch, epochs=epochs, verbose=0, callbacks=[peaks])
+    return list(peaks.peaks.values())
+
+
+def device_bytes():
+    """Give bytes of weights and optimizer state on the training device, stages idle there or not.
+
+    On a CPU two logical devices stand for the host and the training device.
+    """
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * 2,
+        )
+    training = "GPU:0" if gpus else "CPU:1"
+
+    class Bytes(keras.callbacks.Callback):
+        """Adds up the variables on the training device in every epoch."""
+
+        def on_train_begin(self, logs=None):
+            self.held = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            held = [v for part in (*self.model.stages, *self.model.heads) for v in part.variables]
+            held += self.model.optimizer.variables
+            here = [v.value for v in held if v.value.device.endswith(training)]
+            self.held.append(sum(int(tf.size(v)) * v.dtype.size for v in here))
+
+    x, y = data(FLAGS.batch)
+    found = {}
+    for name, idle in (("all_stages_there", None), ("idle_stages_on_the_host", "CPU:0")):
+        SIDES["moved"] = {"cache": "memory", "idle_device": idle}
+        held = Bytes()
+        with tf.device(training):
+            make("moved", 1).fit(x, y, batch_size=FLAGS.batch, verbose=0, callbacks=[held])
+        found[name] = max(held.held)
+    return found
+
+
+def in_fresh_process(setting):
+    """Run one setting in a fresh process, and give what it printed."""
+    command = [sys.executable, __file__, f"--setting={setting}"]
+    command += [f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_bytes():
+    """Give the peak of end-to-end training, and of each stage, as medians over processes."""
+    peaks = {}
+    for setting in BYTES:
+        runs = [in_fresh_process(setting) for _ in range(FLAGS.runs)]
+        peaks[setting] = [int(statistics.median(column)) for column in zip(*runs, strict=True)]
+        worst = [max(run) for run in runs]
+        print(
+            f"{setting:12} worst {max(peaks[setting]) / 2**20:7.1f} MiB  "
+            f"spread {(max(worst) - min(worst)) / statistics.median(worst):5.1%}",
+            flush=True,
+        )
+    return peaks
+
+
+def measure_time():
+    """Give the seconds of whole trainings, and of each stage's epochs, of every side."""
+    totals = {side: [] for side in SIDES}
+    epochs = {side: [] for side in SIDES}
+    for turn in range(FLAGS.rounds):
+        order = list(SIDES) if turn % 2 == 0 else list(SIDES)[::-1]
+        for side in order:
+            seconds, per_stage = train(side)
+            totals[side].append(seconds)
+            epochs[side].append(per_stage)
+            print(f"round {turn + 1}  {side:10} {seconds:7.1f} s", flush=True)
+    stages = {
+        side: [statistics.median(column) for column in zip(*runs, strict=True)]
+        for side, runs in epochs.items()
+    }
+    return totals, stages
+
+
+def ratios(above, below):
+    """Give the median, least and largest of the rounds' ratios."""
+    each = [a / b for a, b in zip(above, below, strict=True)]
+    return {"median": statistics.median(each), "low": min(each), "high": max(each)}
+
+
+def main(argv):
+    """Measure bytes, then time; or one setting in this process."""
+    del argv
+    if FLAGS.setting:
+        held = device_bytes() if FLAGS.setting == "device_bytes" else stage_peaks(FLAGS.setting)
+        print(json.dumps(held))
+        return
+    peaks = measure_bytes()
+    held = in_fresh_process("device_bytes")
+    totals, seconds = measure_time()
+    published = ratios(totals["cached"], totals["published"])
+    report = {
+        "cached_vs_published_time": published["median"],
+        "blockwise_peak_vs_end_to_end": max(peaks["cached"]) / peaks["end_to_end"][0],
+        "cached_vs_published_time_rounds": published,
+        "cached_vs_uncached_time_rounds": ratios(totals["cached"], totals["uncached"]),
+        "stage_peak_bytes": {side: peaks[side] for side in ("cached", "uncached")},
+        "end_to_end_peak_bytes": peaks["end_to_end"][0],
+        "stage_seconds_per_epoch": seconds,
+        "variable_bytes_on_training_device": held,
+    }
+    for name in ("cached_vs_published_time", "blockwise_peak_vs_end_to_end"):
+        print(f"{name:30} {report[name]:.3f}")
+    if FLAGS.json:
+        names = ("blocks", "width", "batch", "examples", "epochs", "rounds", "runs")
+        setup = {name: getattr(FLAGS, name) for name in names}
+        path = pathlib.Path(FLAGS.results or pathlib.Path(__file__).with_name("results.json"))
+        path.write_text(json.dumps({**report, "setup": setup}, indent=2) + "\n")
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    app.run(main)
