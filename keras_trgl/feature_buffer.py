@@ -45,6 +45,7 @@ class FeatureBuffer:
             return tf.Variable(tf.fill(shape, tf.constant(value, tf.int64)), trainable=False)
 
         self.steps = counter([])
+        self._size = counter([])
         self._writes = counter([])
         self._written = counter([capacity], EMPTY)
         self._uses = counter([capacity])
@@ -53,8 +54,8 @@ class FeatureBuffer:
     @property
     def variables(self) -> list[tf.Variable]:
         """All that the store holds."""
-        counters = [self.steps, self._writes, self._written, self._uses, self._made_at]
-        return [*self._slots, *counters]
+        counters = [self.steps, self._size, self._writes]
+        return [*self._slots, *counters, self._written, self._uses, self._made_at]
 
     def fits(self, spec: Any) -> bool:
         """Tell whether batches of this structure, shapes and types can be kept here."""
@@ -62,8 +63,7 @@ class FeatureBuffer:
 
     def clear(self) -> None:
         """Forget every batch, and how many examples one has."""
-        for slot, one in zip(self._slots, self._leaves, strict=True):
-            slot.assign(tf.zeros([self.capacity, 0, *one.shape[1:]], one.dtype))
+        self._resize(tf.constant(0, tf.int64))
         for variable in self.variables[len(self._slots) :]:
             variable.assign(tf.zeros_like(variable))
         self._written.assign(tf.fill([self.capacity], tf.constant(EMPTY, tf.int64)))
@@ -108,20 +108,17 @@ class FeatureBuffer:
             tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
 
     def _put(self, batch: Any) -> Any:
-        leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+        leaves = [_open(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
         place = tf.math.floormod(self._writes, self.capacity)
+        if self.capacity > 1:
+            # The first batch gives the slots their size, kept beside them: see `_open`.
+            size = tf.shape(leaves[0], tf.int64)[0]
+            tf.cond(tf.equal(self._size, size), lambda: tf.constant(0), lambda: self._resize(size))
         for slot, leaf in zip(self._slots, leaves, strict=True):
             if self.capacity == 1:
                 slot.assign(leaf[None])
-                continue
-            # The first batch gives the slots their size.
-            wanted = tf.concat([[self.capacity], tf.shape(leaf)], 0)
-            tf.cond(
-                tf.reduce_all(tf.equal(tf.shape(slot), wanted)),
-                lambda: tf.constant(0),
-                lambda slot=slot, leaf=leaf, wanted=wanted: _sized(slot, leaf, wanted),
-            )
-            slot.scatter_update(tf.IndexedSlices(leaf[None], place[None]))
+            else:
+                slot.scatter_update(tf.IndexedSlices(leaf[None], place[None]))
         for variable, value in (
             (self._written, self._writes),
             (self._uses, tf.constant(0, tf.int64)),
@@ -134,12 +131,21 @@ class FeatureBuffer:
 
     def is_complete(self, batch: Any) -> Any:
         """Give a bool tensor: whether a batch has as many examples as the slots hold."""
-        held = tf.shape(self._slots[0])[1]
-        count = tf.shape(tf.nest.flatten(batch)[0])[0]
-        return (held == 0) | (count == held)
+        size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+        return (self._size == 0) | (size == self._size)
+
+    def _resize(self, size: Any) -> Any:
+        """Give the slots room for batches of `size` examples."""
+        self._size.assign(size)
+        for slot, one in zip(self._slots, self._leaves, strict=True):
+            slot.assign(tf.zeros([self.capacity, size, *one.shape[1:]], one.dtype))
+        return tf.constant(0)
 
 
-def _sized(slot: tf.Variable, leaf: Any, wanted: Any) -> Any:
-    """Give an empty variable room for batches like `leaf`."""
-    slot.assign(tf.zeros(wanted, leaf.dtype))
-    return tf.constant(0)
+def _open(leaf: Any) -> Any:
+    """Give a tensor whose number of examples is not known while the graph is made.
+
+    TensorFlow's optimizer takes the shape of a slot for that of whatever the graph writes into
+    it, also before that or where nothing is written: with a number it read and wrote astray.
+    """
+    return tf.raw_ops.PlaceholderWithDefault(input=leaf, shape=[None, *leaf.shape[1:]])

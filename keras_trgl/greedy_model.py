@@ -378,7 +378,9 @@ class GreedyModel(CompiledNetwork):
             events.set_model(self)
             callbacks.callbacks.insert(0, events)
             return callbacks
-        return [events, *self._with_progbar(callbacks, verbose)]
+        others = [one for one in self._with_progbar(callbacks, verbose) if one is not backup]
+        # A backup comes last: it keeps what the others count.
+        return [events, *others, *([] if backup is None else [backup])]
 
     def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
         from keras_trgl.callbacks.depth_progbar import DepthProgbar

@@ -69,7 +69,7 @@ def read_state(path: Any) -> SavedState:
     arrays: dict[str, dict[int, Any]] = {}
     files: dict[str, bytes] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
         numbers = json.loads(content.pop(NUMBERS).tobytes().decode())
         for name, array in content.items():

@@ -1,6 +1,6 @@
 """What training in turn costs: time and bytes of each stage, cached and not.
 
-`python benchmarks/regimes/run.py --json` trains the 10-block network block by block through `fit`:
+`python benchmarks/regimes/run.py --json` trains the 10-block network, encoder first, block by block through `fit`:
 with the inputs of each stage cached, with frozen stages in inference mode on every batch, and as
 the published code does it, all earlier stages in training mode on every batch. Whole trainings are
 timed side by side in one process, in alternating order; bytes are the allocator's peaks in fresh
@@ -28,9 +28,9 @@ flags.DEFINE_integer("epochs", 10, "Epochs of each stage, for time.", lower_boun
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_enum(
-    "encoder", "simple", ["simple", "wide"], "Encoder: in stage 1, or wide and a stage of its own."
+    "encoder", "simple", ["simple", "wide"], "Encoder, a stage of its own before the blocks."
 )
-flags.DEFINE_integer("batch", 64, "Batch size.")
+flags.DEFINE_integer("batch", 128, "Batch size.")
 flags.DEFINE_integer("examples", 512, "Training examples, for time.")
 flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
 flags.DEFINE_string("setting", "", "Run this one setting in this process, and print its bytes.")
@@ -57,7 +57,7 @@ def make(side, epochs):
         FLAGS.blocks,
         FLAGS.width,
         encoder=FLAGS.encoder,
-        separate_encoder=FLAGS.encoder == "wide",
+        separate_encoder=True,
     )
     sizes, head = [1] * len(blocks), trgl.heads.ConvHead(units=10)
     if side == "end_to_end":
@@ -129,7 +129,7 @@ def stage_peaks(side):
             peak = tf.config.experimental.get_memory_info(device)["peak"]
             self.peaks[logs.get("stage", 1)] = peak
 
-    x, y = data(4 * FLAGS.batch)
+    x, y = data(2 * FLAGS.batch)
     peaks = Peaks()
     model = make(side, epochs=2)
     epochs = 2 if side == "end_to_end" else None
@@ -179,7 +179,7 @@ def device_bytes():
 def in_fresh_process(setting):
     """Run one setting in a fresh process, and give what it printed."""
     command = [sys.executable, __file__, f"--setting={setting}"]
-    command += [f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch")]
+    command += [f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch", "encoder")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -247,7 +247,7 @@ def main(argv):
     for name in ("cached_vs_published_time", "blockwise_peak_vs_end_to_end"):
         print(f"{name:30} {report[name]:.3f}")
     if FLAGS.json:
-        names = ("blocks", "width", "batch", "examples", "epochs", "rounds", "runs")
+        names = ("blocks", "width", "encoder", "batch", "examples", "epochs", "rounds", "runs")
         setup = {name: getattr(FLAGS, name) for name in names}
         path = pathlib.Path(FLAGS.results or pathlib.Path(__file__).with_name("results.json"))
         path.write_text(json.dumps({**report, "setup": setup}, indent=2) + "\n")

@@ -28,10 +28,12 @@ class BackupAndRestore(keras.callbacks.Callback):
     the regime (stage, lap, epoch, step), dropout seeds, Python's and NumPy's random state, the
     place in the data, the history, and the plain numbers of the other callbacks (patience of
     `EarlyStopping` and the like). It is written aside and renamed: whole or absent. A feature
-    cache is not saved but computed again, to the same numbers.
+    cache is not saved but computed again, to the same numbers. `fit` calls it after all other
+    callbacks.
 
     Exact for arrays, `BatchStream` and `PyDataset`, and for a `tf.data.Dataset` whose iterator
-    can be checkpointed (no Python function or unseeded random operation in it); for other data
+    can be checkpointed (no Python function or unseeded random operation in it) and that is made
+    with the seeds it had; for other data
     `fit` warns at the start, and goes on from the epoch's first batches. Bits repeat on the same
     machine, with as many threads.
 
@@ -68,7 +70,6 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.save_freq = save_freq
         self.delete_checkpoint = bool(delete_checkpoint)
         self.restored_step: int | None = None
-        self.steps_done = 0
         self._state: SavedState | None = None
         self._is_restored = False
         self._saved_at = 0
@@ -88,7 +89,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """
         self._others = others
         self._state, self._is_restored, self.restored_step = None, False, None
-        self.steps_done = self._saved_at = 0
+        self._saved_at = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path)
         if not self.path.exists():
@@ -98,9 +99,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         return run["epoch"], run["step"]
 
     @property
-    def has_state(self) -> bool:
-        """Whether there is something to go on from."""
-        return self._state is not None
+    def steps_done(self) -> int:
+        """Batches of the whole run that are done; 0 outside `fit`."""
+        run = getattr(self.model, "training_run", None)
+        return 0 if run is None else int(run.steps_done)
 
     def restore(self) -> int:
         """Restore all but the history, and give the step of the epoch to go on from.
@@ -115,7 +117,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         run.set_state(numbers["run"])
         run.feed.restore_files(self._state.files)
         restore_random(numbers["random"])
-        self.restored_step = self.steps_done = self._saved_at = run.steps_done
+        self.restored_step = self._saved_at = run.steps_done
         self._is_restored = True
         step = int(numbers["run"]["step"])
         if step == 0:
@@ -127,7 +129,6 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Restore at once, if all epochs were done: none will begin."""
         if self._state and self._state.numbers["run"]["epoch"] >= self.params["epochs"]:
             self.restore()
-            self.on_epoch_begin(self.params["epochs"])
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Put the history and the other callbacks' numbers back, once."""
@@ -144,7 +145,6 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save, if it is time."""
-        self.steps_done = self.model.training_run.steps_done
         if self.save_freq == "epoch":
             return
         if self.steps_done // self.save_freq > self._saved_at // self.save_freq:
@@ -158,6 +158,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Delete the file of a run that is over."""
+        self.on_epoch_begin(0)
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
 

@@ -1,0 +1,297 @@
+"""Training that was stopped anywhere goes on bit for bit; what cannot is said."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_trgl import GreedyModel
+from keras_trgl.callbacks import BackupAndRestore, MultiplierUpdate
+from keras_trgl.heads import LinearHead
+from keras_trgl.layers import ResidualBlock
+from keras_trgl.methods import TRGL
+from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(44, 6)).astype("float32")
+Y = RNG.integers(0, 3, 44)
+
+
+class Stopped(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops training before the next batch, after so many of the whole run."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.model.training_run.steps_done >= self.steps:
+            raise Stopped
+
+
+class Batches(keras.utils.PyDataset):
+    """The arrays, batch by batch."""
+
+    def __init__(self):
+        super().__init__()
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(16 * index, 16 * index + 16)
+        return X[part], Y[part]
+
+
+def pipeline():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(44, seed=3).batch(16)
+
+
+DATA = {
+    "arrays": lambda: {"x": X, "y": Y, "batch_size": 16},
+    "py_dataset": lambda: {"x": Batches()},
+    "tf.data": lambda: {"x": pipeline()},
+}
+
+
+def make(regime=None, seed=0, **options):
+    blocks = [
+        ResidualBlock(
+            [keras.layers.Dense(6, "tanh"), keras.layers.Dropout(0.3)],
+            input_shape=(6,) if k == 0 else None,
+        )
+        for k in range(3)
+    ]
+    model = GreedyModel.from_blocks(
+        blocks, [1, 1, 1], LinearHead(3), method=TRGL(0.5), regime=regime or Parallel(), seed=seed
+    )
+    model.compile(
+        options.pop("optimizer", None) or keras.optimizers.SGD(0.05, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **options,
+    )
+    return model
+
+
+def callbacks(folder=None, save_freq=2, more=()):
+    made = [MultiplierUpdate(h=0.1, s=3), *more]
+    return made if folder is None else [*made, BackupAndRestore(folder, save_freq)]
+
+
+def train(model, data, epochs, given):
+    return model.fit(
+        **data(), epochs=epochs, verbose=0, callbacks=given, validation_data=(X[:20], Y[:20])
+    ).history
+
+
+def stopped(folder, steps, regime, data, epochs, save_freq=2, more=(), **options):
+    """Train until a stop, and leave the backup."""
+    given = [*callbacks(folder, save_freq, more), StopAt(steps)]
+    with pytest.raises(Stopped):
+        train(make(regime(), **options), data, epochs, given)
+
+
+def goes_on(tmp_path, steps, regime=Parallel, data="arrays", epochs=4, save_freq=2, **options):
+    """Hold a run that was stopped against one that was not; give both models."""
+    data = DATA[data]
+    whole = make(regime(), **options)
+    # Whoever saves reads tf.data through an iterator of their own.
+    given = callbacks(tmp_path / "other", save_freq) if data is DATA["tf.data"] else callbacks()
+    wanted = train(whole, data, epochs, given)
+    stopped(tmp_path, steps, regime, data, epochs, save_freq, **options)
+    # A pipeline is made again with the seed it had; nothing else depends on one.
+    keras.utils.set_random_seed(0 if data is DATA["tf.data"] else 99)
+    resumed = make(regime(), seed=0, **options)
+    for variable in resumed.weights:
+        variable.assign(np.zeros_like(variable.numpy()))
+    given = callbacks(tmp_path, save_freq)
+    history = train(resumed, data, epochs, given)
+    assert given[-1].restored_step is not None
+    assert steps - given[-1].restored_step <= (3 if save_freq == "epoch" else save_freq)
+    for group, variables in whole.state_variables().items():
+        others = resumed.state_variables()[group]
+        for one, other in zip(variables, others, strict=True):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other), err_msg=group)
+    assert set(history) == set(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(history[name], values, err_msg=name)
+    return whole, resumed
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 7])
+def test_parallel_goes_on_from_any_step(tmp_path, steps):
+    goes_on(tmp_path, steps)
+
+
+@pytest.mark.parametrize("data", ["py_dataset", "tf.data"])
+def test_the_place_in_other_data_is_restored(tmp_path, data):
+    goes_on(tmp_path, 7, data=data)
+
+
+@pytest.mark.parametrize(
+    ("regime", "steps"),
+    [
+        (lambda: Sequential(epochs=2), 9),
+        (lambda: Sequential(epochs=2, cache="memory"), 8),
+        (lambda: Sequential(epochs=2, cache="disk"), 12),
+        (lambda: MultiLap(epochs=2, num_laps=2, cache="memory"), 14),
+    ],
+)
+def test_regimes_in_turn_go_on(tmp_path, regime, steps):
+    goes_on(tmp_path, steps, regime, epochs=None)
+
+
+@pytest.mark.parametrize(
+    "regime",
+    [
+        lambda: Buffered(capacity=3),
+        lambda: Buffered(capacity=3, order="random"),
+        lambda: Buffered(order="skewed"),
+    ],
+)
+def test_the_stores_of_the_buffered_regime_are_restored(tmp_path, regime):
+    goes_on(tmp_path, 7, regime)
+
+
+def test_several_steps_per_execution_go_on(tmp_path):
+    goes_on(tmp_path, 7, steps_per_execution=2)
+
+
+def test_adam_goes_on(tmp_path):
+    goes_on(tmp_path, 5, optimizer="adamw")
+
+
+def test_a_backup_of_an_epochs_end_goes_on_with_the_next(tmp_path):
+    goes_on(tmp_path, 7, save_freq="epoch")
+
+
+def test_the_file_goes_when_training_ends(tmp_path):
+    train(make(), DATA["arrays"], 1, callbacks(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_over_is_restored_and_trains_no_more(tmp_path):
+    keep = BackupAndRestore(tmp_path, delete_checkpoint=False)
+    whole = make()
+    train(whole, DATA["arrays"], 2, [keep])
+    again = make(seed=5)
+    train(again, DATA["arrays"], 2, [BackupAndRestore(tmp_path)])
+    for one, other in zip(whole.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_python_and_numpy_go_on_in_their_random_rows(tmp_path):
+    class Draws(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.drawn = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.drawn.append((random.random(), np.random.random()))
+
+    whole, first, second = Draws(), Draws(), Draws()
+    random.seed(1)
+    np.random.seed(1)
+    train(make(), DATA["arrays"], 4, callbacks(more=[whole]))
+    random.seed(1)
+    np.random.seed(1)
+    stopped(tmp_path, 8, Parallel, DATA["arrays"], 4, "epoch", [first])
+    train(make(), DATA["arrays"], 4, callbacks(tmp_path, "epoch", [second]))
+    assert first.drawn[:2] + second.drawn == whole.drawn
+
+
+def test_other_callbacks_go_on_counting(tmp_path):
+    def patient():
+        return keras.callbacks.EarlyStopping(
+            "stage_1_loss", mode="max", patience=3, restore_best_weights=False
+        )
+
+    stopped(tmp_path, 7, Parallel, DATA["arrays"], 9, "epoch", [patient()])
+    history = train(make(), DATA["arrays"], 9, callbacks(tmp_path, "epoch", [patient()]))
+    whole = train(make(), DATA["arrays"], 9, callbacks(more=[patient()]))
+    assert len(history["loss"]) == len(whole["loss"]) < 9
+
+
+def test_an_interrupted_save_leaves_the_backup_whole_and_its_rest_goes(tmp_path):
+    stopped(tmp_path, 5, Parallel, DATA["arrays"], 4)
+    left = tmp_path / ".backup.123.aside.npz"
+    left.write_bytes(b"half")
+    train(make(), DATA["arrays"], 4, callbacks(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_backup_is_refused_and_kept(tmp_path):
+    stopped(tmp_path, 5, Parallel, DATA["arrays"], 4)
+    path = tmp_path / "backup.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"is damaged, or no backup.*Delete it to start anew"):
+        train(make(), DATA["arrays"], 4, callbacks(tmp_path))
+    assert path.exists()
+
+
+def test_a_backup_of_another_model_changes_nothing(tmp_path):
+    stopped(tmp_path, 5, Parallel, DATA["arrays"], 4)
+    other = GreedyModel(
+        [[keras.layers.Dense(6)], [keras.layers.Dense(6)]], [LinearHead(3)] * 2, "vangl", seed=0
+    )
+    other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    other.build((None, 6))
+    before = [variable.numpy() for variable in other.variables]
+    with pytest.raises(ValueError, match="must be of the same model, optimizer and regime"):
+        train(other, DATA["arrays"], 4, [BackupAndRestore(tmp_path)])
+    for one, value in zip(other.variables, before, strict=True):
+        np.testing.assert_array_equal(one.numpy(), value)
+
+
+def test_a_backup_between_executions_is_refused(tmp_path):
+    stopped(tmp_path, 2, Parallel, DATA["arrays"], 4, save_freq=1)
+    with pytest.raises(ValueError, match="steps_per_execution=3"):
+        train(make(steps_per_execution=3), DATA["arrays"], 4, callbacks(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["generator", "random", "python"])
+def test_data_whose_place_cannot_be_saved_are_named_at_the_start(tmp_path, kind):
+    def generator():
+        while True:
+            yield X[:16], Y[:16]
+
+    data = {
+        "generator": generator,
+        "random": lambda: pipeline().map(lambda x, y: (x + tf.random.uniform([]), y)),
+        "python": lambda: tf.data.Dataset.from_generator(
+            lambda: ((X[:16], Y[:16]) for _ in range(3)),
+            output_signature=(tf.TensorSpec([None, 6]), tf.TensorSpec([None], "int64")),
+        ).apply(tf.data.experimental.assert_cardinality(3)),
+    }[kind]()
+    with pytest.warns(UserWarning, match="The place in these data cannot be saved"):
+        make().fit(data, steps_per_epoch=3, verbose=0, callbacks=[BackupAndRestore(tmp_path)])
+
+
+def test_class_weights_count_where_the_place_is_kept(tmp_path):
+    weights = {0: 1.0, 1: 3.0, 2: 0.5}
+    plain, kept = make(), make()
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    plain.fit(data, class_weight=weights, epochs=2, verbose=0)
+    kept.fit(
+        data, class_weight=weights, epochs=2, verbose=0, callbacks=[BackupAndRestore(tmp_path)]
+    )
+    for one, other in zip(plain.weights, kept.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("value", ["batch", 0, 1.5])
+def test_save_freq_is_checked(tmp_path, value):
+    with pytest.raises((ValueError, TypeError), match="`save_freq`"):
+        BackupAndRestore(tmp_path, save_freq=value)
+
+
+def test_one_backup_at_a_time(tmp_path):
+    twice = [BackupAndRestore(tmp_path / "a"), BackupAndRestore(tmp_path / "b")]
+    with pytest.raises(ValueError, match=r"may hold one BackupAndRestore. Received: 2"):
+        make().fit(X, Y, verbose=0, callbacks=twice)
