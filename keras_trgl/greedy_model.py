@@ -279,8 +279,7 @@ class GreedyModel(CompiledNetwork):
                 (x, y, sample_weight), validation_split
             )
         self._check_labels(y, "y")
-        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
-            self._check_labels(validation_data[1], "validation labels")
+        self._check_validation(validation_data)
         backup = only_one(callbacks, BackupAndRestore)
         place = (initial_epoch, 0)
         if backup is not None:
@@ -296,7 +295,7 @@ class GreedyModel(CompiledNetwork):
             steps_per_epoch=steps_per_epoch,
             first=place,
             seed=derive_seed(self.seed, DATA),
-            keeps_place=backup is not None,
+            keeps_place=backup is not None and not self._has_strategy,
             class_weight=class_weight,
         )
         if backup is not None and not data.is_replayable:
@@ -308,7 +307,7 @@ class GreedyModel(CompiledNetwork):
             )
         multiplier = only_one(callbacks, MultiplierUpdate)
         self._prepare(data, callbacks, multiplier, backup is not None, goes_on=place != (0, 0))
-        feed = Feed(data, self.steps_per_execution, self.regime.cache)
+        feed = Feed(data, self.steps_per_execution, self.regime.cache, self.distribute_strategy)
         self.training_run = TrainingRun(
             self._timetable,
             self._steps,
@@ -341,6 +340,22 @@ class GreedyModel(CompiledNetwork):
             feed.close()
             self.training_run = None
 
+    @property
+    def _has_strategy(self) -> bool:
+        """Whether the model was made under a strategy, which may have one replica."""
+        with self.distribute_strategy.scope():
+            return bool(tf.distribute.has_strategy())
+
+    def _check_validation(self, validation_data: Any) -> None:
+        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
+            self._check_labels(validation_data[1], "validation labels")
+        stop = self.regime.stop
+        if validation_data is None and stop is not None and stop.monitor.startswith("val_"):
+            raise ValueError(
+                f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
+                "validation_data=None. Pass them to `fit`, or watch 'loss'."
+            )
+
     def _prepare(
         self, data: TrainingData, callbacks: Any, multiplier: Any, backup: bool, goes_on: bool
     ) -> None:
@@ -364,7 +379,8 @@ class GreedyModel(CompiledNetwork):
             with self.distribute_strategy.scope():
                 self.optimizer.build([])
         seed = derive_seed(self.seed, PICKS)
-        changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
+        with self.distribute_strategy.scope():
+            changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
         if any(changed):
             self.train_function = None
         if self.built and spec is not None and not tf.distribute.has_strategy():

@@ -205,13 +205,15 @@ class StageStep:
         # Only variables are watched: the input carries no gradient back.
         with tf.GradientTape() as tape:
             features = self.stage(inputs, training=True)
+            # Now: where replicas wait for each other, the next one's call puts its own there.
+            energy = getattr(self.regularizer, "energy", None)
             prediction = self.head(features, training=True)
             task = self.exit.compute_loss(
                 x=inputs, y=y, y_pred=prediction, sample_weight=sample_weight, training=True
             )
-            objective, moves = self._objective(inputs, task)
+            objective, moves = self._objective(inputs, task, energy)
             scaled = self.optimizer.scale_loss(objective)
-        self._track(inputs, task, objective)
+        self._track(inputs, task, objective, energy)
         self.exit.compute_metrics(inputs, y, prediction, sample_weight)
         gradients = tape.gradient(scaled, variables) if variables else []
         # Only the updates wait for the checks: held back from the gradients on, memory grew by
@@ -225,7 +227,9 @@ class StageStep:
         self.optimizer.apply(gradients, variables)
         return features, gradients, task
 
-    def _objective(self, inputs: Tensor, task: Tensor) -> tuple[Tensor, list[Any]]:
+    def _objective(
+        self, inputs: Tensor, task: Tensor, energy: Tensor | None
+    ) -> tuple[Tensor, list[Any]]:
         """Give what the stage minimises, and what to do once the loss is known to be finite."""
         own = [*self.stage.losses, *self.head.losses]
         scheme, regularizer = self.multiplier, self.regularizer
@@ -236,16 +240,22 @@ class StageStep:
         terms = [self._share(loss, task) for loss in own if id(loss) not in mine]
         loss = self._global_mean(inputs, task)
         batch, multiplier = regularizer.next_multiplier(loss, scheme.h, scheme.s)
-        energy = self._share(regularizer.energy, task)
+        energy = self._share(energy, task)
         used = tf.cast(multiplier, task.dtype)
         if scheme.scaling == "energy":
             objective = self.method.objective(task, [*terms, energy / used])
         else:
             objective = self.method.objective(used * task, [*terms, energy])
         moves = [lambda: regularizer.move_multiplier(batch, multiplier)]
-        if scheme.record is not None:
+        if scheme.record is not None and self._is_first_replica():
             moves.append(lambda: tf.numpy_function(scheme.record, [batch, loss, multiplier], []))
         return objective, moves
+
+    @staticmethod
+    def _is_first_replica() -> bool:
+        """Tell whether this is the replica that speaks for all."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return bool(tf.get_static_value(tf.convert_to_tensor(replica)) == 0)
 
     def _global_mean(self, inputs: Tensor, task: Tensor) -> Tensor:
         """Give the task loss as the mean over the global batch, without a gradient."""
@@ -265,12 +275,13 @@ class StageStep:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return loss / replicas if replicas > 1 else loss
 
-    def _track(self, inputs: Tensor, task: Tensor, objective: Tensor) -> None:
+    def _track(
+        self, inputs: Tensor, task: Tensor, objective: Tensor, energy: Tensor | None
+    ) -> None:
         batch = tf.shape(tf.nest.flatten(inputs)[0])[0]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
         self.objective_tracker.update_state(objective * replicas, sample_weight=batch)
-        energy = getattr(self.regularizer, "energy", None)
         energy = tf.zeros_like(task) if energy is None else energy
         self.energy_tracker.update_state(energy, sample_weight=batch)
 

@@ -160,8 +160,7 @@ def _with_kept_place(
     plain = TrainingData(
         dataset, steps_per_epoch=steps_per_epoch, source=dataset, class_weight=class_weight
     )
-    unknown = count == tf.data.UNKNOWN_CARDINALITY or (count < 0 and steps_per_epoch is None)
-    if unknown or tf.distribute.has_strategy():
+    if count == tf.data.UNKNOWN_CARDINALITY or (count < 0 and steps_per_epoch is None):
         return plain
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.FAIL

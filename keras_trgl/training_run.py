@@ -25,10 +25,14 @@ class Feed:
         data: what the run trains on.
         steps_per_execution: int.
         cache: `FeatureCache` or `None`.
+        strategy: the model's `tf.distribute.Strategy`.
     """
 
-    def __init__(self, data: TrainingData, steps_per_execution: int, cache: Any) -> None:
+    def __init__(
+        self, data: TrainingData, steps_per_execution: int, cache: Any, strategy: Any
+    ) -> None:
         self._data = data
+        self._strategy = strategy
         self._cached = None
         if cache is not None:
             self._cached = CachedFeatures(data.source, cache, data.seed, data.is_shuffled)
@@ -69,8 +73,7 @@ class Feed:
             dataset = weighed(source.from_step(place[1]), self._data.class_weight)
             if self._runs_over:
                 dataset = dataset.take(steps - skipped)
-            strategy = tf.distribute.get_strategy()
-            self._iterator = iter(strategy.experimental_distribute_dataset(dataset))
+            self._iterator = iter(self._strategy.experimental_distribute_dataset(dataset))
         self._at = (self.level, (epoch + 1) * steps)
 
     def iterator(self, given: Any) -> Any:
