@@ -8,7 +8,7 @@ PACKAGES := -e ".[examples,dev]"
 RECORDING ?= tests/golden/trgl_parallel.npz
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo test lint bench lock test-oldest
+.PHONY: venv demo test lint bench bench-accuracy lock test-oldest
 
 venv: $(STAMP)
 
@@ -35,6 +35,12 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/parity/run.py $(RECORDING) --json
 	$(BIN)/python benchmarks/memory/run.py --json
 	$(BIN)/python benchmarks/step_time/run.py --json
+	$(BIN)/python benchmarks/regimes/run.py --json
+
+# The accuracy benchmarks take an hour or more.
+bench-accuracy: $(STAMP)
+	$(BIN)/python benchmarks/early_overfitting/run.py --json
+	$(BIN)/python benchmarks/train_size/run.py --json
 
 lock: $(STAMP)
 	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \

@@ -84,6 +84,33 @@ def step_time():
     return rows(["time of a step", "ratio", "95 % interval"], body)
 
 
+def regimes():
+    """Give time and memory of training in turn."""
+    report = json.loads((BENCHMARKS / "regimes" / "results.json").read_text())
+    published = report["cached_vs_published_time_rounds"]
+    frozen = report["cached_vs_uncached_time_rounds"]
+    held = report["variable_bytes_on_training_device"]
+    body = [
+        [
+            "whole sequential training, features cached, over the published scheme",
+            f"{published['median']:.2f} ({published['low']:.2f} to {published['high']:.2f})",
+        ],
+        [
+            "the same over frozen stages in inference mode on every batch",
+            f"{frozen['median']:.2f} ({frozen['low']:.2f} to {frozen['high']:.2f})",
+        ],
+        [
+            "memory peak of the worst stage over end-to-end training",
+            f"{report['blockwise_peak_vs_end_to_end']:.2f}",
+        ],
+        [
+            "weights and optimizer state on the device, idle stages on the host over all there",
+            f"{held['idle_stages_on_the_host'] / held['all_stages_there']:.2f}",
+        ],
+    ]
+    return rows(["block-wise training", "ratio"], body)
+
+
 def main(argv):
     """Write or check the README."""
     del argv
@@ -92,6 +119,7 @@ def main(argv):
         "fashion_mnist": lambda: quickstart("fashion_mnist"),
         "memory": memory,
         "step_time": step_time,
+        "regimes": regimes,
     }
     path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")

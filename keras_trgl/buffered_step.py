@@ -30,6 +30,10 @@ class BufferedStep:
         regime: `Buffered`.
         seed: int ≥ 0. Seed of the picks.
 
+    Attributes:
+        batch_size: int, of the batches that are stored, or `None` if it is not known.
+        rates: list of learning rates, one per stage, that the stages stepped with last.
+
     Raises:
         ValueError: the regime's slow stage is not among the stages.
     """
@@ -38,6 +42,8 @@ class BufferedStep:
         self.steps = list(steps)
         self.regime = regime
         self.buffers: list[FeatureBuffer] = []
+        self.rates: list[float | None] = []
+        self.batch_size: int | None = None
         self._seed = seed
         self._weights = regime.pick_weights(len(self.steps))
         self._rounds = tf.Variable(tf.zeros([], tf.int64), trainable=False)
@@ -77,6 +83,7 @@ class BufferedStep:
 
     def clear(self) -> None:
         """Forget what is stored, and begin with a warm-up again."""
+        self.rates = []
         self._rounds.assign(0)
         self._picks.assign(0)
         for buffer in self.buffers:

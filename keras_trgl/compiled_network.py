@@ -22,6 +22,7 @@ class CompiledNetwork(StagedNetwork):
     """
 
     method: Any
+    regime: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -144,6 +145,22 @@ class CompiledNetwork(StagedNetwork):
         if self.built and self._steps.has_class_indices:
             check_labels(y, self._units, where)
 
+    @property
+    def _has_strategy(self) -> bool:
+        """Whether the model was made under a strategy, which may have one replica."""
+        with self.distribute_strategy.scope():
+            return bool(tf.distribute.has_strategy())
+
+    def _check_validation(self, validation_data: Any) -> None:
+        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
+            self._check_labels(validation_data[1], "validation labels")
+        stop = self.regime.stop
+        if validation_data is None and stop is not None and stop.monitor.startswith("val_"):
+            raise ValueError(
+                f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
+                "validation_data=None. Pass them to `fit`, or watch 'loss'."
+            )
+
     def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
         """Give the callbacks with the model's own progress bar, where one is to be shown."""
         raise NotImplementedError
@@ -183,6 +200,5 @@ class CompiledNetwork(StagedNetwork):
         return logs if return_dict else self._last_depth(logs)
 
     def _last_depth(self, logs: dict[str, Any]) -> Any:
-        names = self._steps.steps[-1].exit.get_metrics_result()
-        values = [logs[name] for name in names]
+        values = [value for name, value in logs.items() if not name.startswith("stage_")]
         return values[0] if len(values) == 1 else values

@@ -155,13 +155,16 @@ class CompiledSteps:
                 moved.append(step)
         return bool(moved)
 
-    def use_buffers(self, regime: Any, spec: Any, seed: int, goes_on: bool) -> bool:
+    def use_buffers(
+        self, regime: Any, spec: Any, seed: int, batch_size: int | None, goes_on: bool
+    ) -> bool:
         """Put stores between the stages, if the regime has them; tell if they are new.
 
         Args:
             regime: the model's regime.
             spec: structure of `tf.TensorSpec`, a batch.
             seed: int ≥ 0. Seed of the picks.
+            batch_size: int, or `None` if it is not known.
             goes_on: bool. Whether what is stored is kept, where it fits.
 
         Raises:
@@ -183,8 +186,9 @@ class CompiledSteps:
             self.buffered = BufferedStep(self.steps, regime, seed)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
         is_new = self.buffered.prepare((x, y, sample_weight))
-        if not goes_on:
+        if not goes_on or batch_size != self.buffered.batch_size:
             self.buffered.clear()
+        self.buffered.batch_size = batch_size
         return is_new
 
     def make_metrics(self, spec: Any, predictions: Sequence[Shape]) -> None:

@@ -340,22 +340,6 @@ class GreedyModel(CompiledNetwork):
             feed.close()
             self.training_run = None
 
-    @property
-    def _has_strategy(self) -> bool:
-        """Whether the model was made under a strategy, which may have one replica."""
-        with self.distribute_strategy.scope():
-            return bool(tf.distribute.has_strategy())
-
-    def _check_validation(self, validation_data: Any) -> None:
-        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
-            self._check_labels(validation_data[1], "validation labels")
-        stop = self.regime.stop
-        if validation_data is None and stop is not None and stop.monitor.startswith("val_"):
-            raise ValueError(
-                f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
-                "validation_data=None. Pass them to `fit`, or watch 'loss'."
-            )
-
     def _prepare(
         self, data: TrainingData, callbacks: Any, multiplier: Any, backup: bool, goes_on: bool
     ) -> None:
@@ -380,7 +364,8 @@ class GreedyModel(CompiledNetwork):
                 self.optimizer.build([])
         seed = derive_seed(self.seed, PICKS)
         with self.distribute_strategy.scope():
-            changed.append(self._steps.use_buffers(self.regime, spec, seed, goes_on))
+            size = getattr(data.source, "batch_size", None)
+            changed.append(self._steps.use_buffers(self.regime, spec, seed, size, goes_on))
         if any(changed):
             self.train_function = None
         if self.built and spec is not None and not tf.distribute.has_strategy():

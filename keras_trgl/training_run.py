@@ -1,6 +1,5 @@
 """One call of `fit`: where it stands, and where the batches of its steps come from."""
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +159,7 @@ class TrainingRun:
         self._initial_multiplier = initial_multiplier
         self._move = place
         self._left_out = 0
-        self._rates: list[Any] = []
+        self._begins = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -198,7 +197,7 @@ class TrainingRun:
             self._steps.start_multipliers(self.position.plan, self._initial_multiplier)
         self.feed.begin_visit(first, [one.pass_on for one in self._steps.steps])
         self.feed.begin_epoch(epoch, step)
-        self._watch_rates()
+        self._begins = True
 
     def end_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Take the logs of an epoch that ended, and say in them where it stood."""
@@ -208,6 +207,10 @@ class TrainingRun:
     def leaves_out(self, given: Any) -> bool:
         """Tell whether the next execution was done before the run was restored."""
         if not self._left_out:
+            if self._begins:
+                # Callbacks have set the epoch's rates by now.
+                self._begins = False
+                self._watch_rates()
             return False
         self._left_out -= 1
         self.feed.drop(given, self._per_execution)
@@ -227,26 +230,27 @@ class TrainingRun:
             "step": self.step,
             "steps_done": self.steps_done,
             "timetable": self.timetable.get_state(),
+            "rates": [] if self._steps.buffered is None else self._steps.buffered.rates,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `get_state`'s result; `begin_epoch` goes to the place itself."""
         self.steps_done = state["steps_done"]
         self.timetable.set_state(state["timetable"])
+        if self._steps.buffered is not None:
+            self._steps.buffered.rates = state["rates"]
 
     def _watch_rates(self) -> None:
         """Let stores begin with a warm-up again after a change of the learning rate."""
         buffered = self._steps.buffered
         if buffered is None:
             return
-        rates = []
+        rates: list[float | None] = []
         for one in self._steps.steps:
-            with contextlib.suppress(AttributeError):
-                # A schedule moves in every step, and is no change.
-                config = one.optimizer.get_config().get("learning_rate")
-                rates.append(
-                    config if config is None or isinstance(config, dict) else float(config)
-                )
-        if self._rates and rates != self._rates:
+            optimizer = getattr(one.optimizer, "inner_optimizer", one.optimizer)
+            rate = optimizer.get_config().get("learning_rate")
+            # A schedule moves in every step, and is no change.
+            rates.append(float(rate) if isinstance(rate, (int, float)) else None)
+        if buffered.rates and rates != buffered.rates:
             buffered.warm_up()
-        self._rates = rates
+        buffered.rates = rates

@@ -34,6 +34,23 @@ def block_names(recording):
     ]
 
 
+def method_of(recording):
+    """Give what the stages minimise: with the multiplier scheme on, taus do not count."""
+    if int(recording["uza"]):
+        return trgl.methods.TRGL(tau=float(recording["lambda0"]) / 2)
+    if int(recording["tra"]):
+        return trgl.methods.TRGL(tau=[float(tau) for tau in recording["taus"]])
+    return trgl.methods.VanGL()
+
+
+def multiplier_of(recording):
+    """Give the callbacks of the multiplier scheme, none where λ stays as it is."""
+    h, s = np.float64(recording["h"]), int(recording["s"])
+    if not int(recording["uza"]) or h == 0 or s == 0:
+        return []
+    return [trgl.callbacks.MultiplierUpdate(h=h, s=s, initial=np.float64(recording["lambda0"]))]
+
+
 def make_model(recording):
     """Give the recorded network, untrained."""
     names, input_shape = block_names(recording), recording["x"].shape[2:]
@@ -52,17 +69,7 @@ def make_model(recording):
             pools.append(int(shape[1]) // 2)
     units = recording["init/0/classifier.5.bias"].shape[0]
     heads = [trgl.heads.ConvHead(units, pool=pool) for pool in pools]
-    if int(recording["uza"]):
-        raise ValueError(
-            "The recording must have the multiplier scheme off. Received: uza=1, which this "
-            "version does not train."
-        )
-    method = (
-        trgl.methods.TRGL(tau=[float(tau) for tau in recording["taus"]])
-        if int(recording["tra"])
-        else trgl.methods.VanGL()
-    )
-    return trgl.GreedyModel.from_blocks(blocks, sizes, heads, method=method, seed=0)
+    return trgl.GreedyModel.from_blocks(blocks, sizes, heads, method=method_of(recording), seed=0)
 
 
 def layer_of(model, input_shape, name):
@@ -156,7 +163,7 @@ def compare(recording):
         shuffle=False,
         epochs=steps,
         steps_per_epoch=1,
-        callbacks=[losses],
+        callbacks=[losses, *multiplier_of(recording)],
         verbose=0,
     )
     loss_error = np.max(np.abs(np.array(losses.losses) / recording["losses"] - 1.0))

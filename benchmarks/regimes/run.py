@@ -1,10 +1,10 @@
 """What training in turn costs: time and bytes of each stage, cached and not.
 
-`python benchmarks/regimes/run.py --json` trains the 10-block network, encoder first, block by block through `fit`:
-with the inputs of each stage cached, with frozen stages in inference mode on every batch, and as
-the published code does it, all earlier stages in training mode on every batch. Whole trainings are
-timed side by side in one process, in alternating order; bytes are the allocator's peaks in fresh
-processes, against end-to-end training of the same network.
+`python benchmarks/regimes/run.py --json` trains the 10-block network block by block, encoder first,
+through `fit`: with the inputs of each stage cached, with frozen stages in inference mode on every
+batch, and as the published code does it, all earlier stages in training mode on every batch. Whole
+trainings are timed side by side in one process, in alternating order; bytes are the allocator's
+peaks in fresh processes, against end-to-end training of the same network.
 """
 
 import json
@@ -179,7 +179,9 @@ def device_bytes():
 def in_fresh_process(setting):
     """Run one setting in a fresh process, and give what it printed."""
     command = [sys.executable, __file__, f"--setting={setting}"]
-    command += [f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch", "encoder")]
+    command += [
+        f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch", "encoder")
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

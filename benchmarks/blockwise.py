@@ -1,0 +1,346 @@
+"""What the block-wise benchmarks share: trainings in processes of their own, choices, tables.
+
+`python benchmarks/blockwise.py SETTINGS FILE` trains one network by the JSON in SETTINGS, on one
+thread, and writes what came out to FILE. `train_all` does so for a list of settings, several at a
+time, and leaves out those that are in the work folder already.
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import flags
+
+FLAGS = flags.FLAGS
+REGIMES = ("sequential", "multi_lap", "parallel")
+METHODS = {"vangl": "VanGL", "trgl": "TRGL"}
+HELD_OUT = 0.2
+ENOUGH = 0.95
+"""Training accuracy under which a network counts as not fitted."""
+
+fresh = set()
+"""Files that this process has made; `--fresh` makes each once."""
+
+flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write results.json.")
+flags.DEFINE_bool("report", False, "Rewrite tables and picture from results.json; train nothing.")
+flags.DEFINE_bool("fresh", False, "Train again what is in the work folder already.")
+flags.DEFINE_string("work_dir", "runs/blockwise", "Folder with a JSON of every finished training.")
+flags.DEFINE_integer("jobs", 2, "Trainings side by side, one thread each.", lower_bound=1)
+flags.DEFINE_string("dataset", "fashion_mnist", "Data set.")
+flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
+flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
+flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
+flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
+flags.DEFINE_integer("batch", 32, "Batch size.")
+flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from.")
+flags.DEFINE_list("taus", ["0.1", "1", "10", "100"], "Values of tau to choose from.")
+flags.DEFINE_list("choice_seeds", ["100", "101"], "Seeds of tau's choice, the first of the rate's.")
+flags.DEFINE_integer("choice_size", 1200, "Images of the choices, of which 20 % are held out.")
+flags.DEFINE_list(
+    "only", [], "These regimes alone, of sequential, multi_lap, parallel, end_to_end."
+)
+
+
+def wanted(regime):
+    """Tell whether `--only` leaves a regime in."""
+    return not FLAGS.only or regime in FLAGS.only
+
+
+def settings(regime, method, seed, size, rate, tau=None, held_out=0.0):
+    """Give what determines one training."""
+    return {
+        "dataset": FLAGS.dataset,
+        "blocks": FLAGS.blocks,
+        "width": FLAGS.width,
+        "regime": regime,
+        "laps": FLAGS.laps if regime == "multi_lap" else 1,
+        "method": method,
+        "tau": None if tau is None else float(tau),
+        "seed": int(seed),
+        "size": int(size),
+        "held_out": held_out,
+        "epochs": FLAGS.epochs,
+        "batch": FLAGS.batch,
+        "rate": float(rate),
+    }
+
+
+def file_of(setting):
+    """Give the file of a training, named by its settings."""
+    words = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in setting.items()]
+    return pathlib.Path(FLAGS.work_dir) / ("_".join(words) + ".json")
+
+
+def train_all(wished):
+    """Train what is not there yet, `--jobs` at a time, and give the results in order."""
+    files = [file_of(setting) for setting in wished]
+    missing = {
+        file: setting
+        for file, setting in zip(files, wished, strict=True)
+        if not file.exists() or (FLAGS.fresh and file not in fresh)
+    }
+    pathlib.Path(FLAGS.work_dir).mkdir(parents=True, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+        waiting = {pool.submit(in_process, s, f): (s, f) for f, s in missing.items()}
+        for count, done in enumerate(concurrent.futures.as_completed(waiting), 1):
+            setting, file = waiting[done]
+            if done.exception():
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise done.exception()
+            fresh.add(file)
+            result = json.loads(file.read_text())
+            last = {part: f"{100 * result[part][-1]:.1f}" for part in result["parts"]}
+            print(
+                f"{count}/{len(missing)} {setting['regime']} {setting['method']} "
+                f"tau={setting['tau']} rate={setting['rate']} seed={setting['seed']} "
+                f"size={setting['size']}: {last}, {result['seconds']:.0f} s",
+                flush=True,
+            )
+    return [json.loads(file.read_text()) for file in files]
+
+
+def in_process(setting, file):
+    """Train in a process of its own."""
+    command = [sys.executable, __file__, json.dumps(setting), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{setting} failed:\n{done.stderr[-3000:]}")
+
+
+def choose(regime, method, name, values, fixed):
+    """Give the settings that a choice compares: every value, every seed of the choice."""
+    seeds = FLAGS.choice_seeds[:1] if name == "rate" else FLAGS.choice_seeds
+    return [
+        settings(
+            regime, method, seed, FLAGS.choice_size, held_out=HELD_OUT, **{**fixed, name: value}
+        )
+        for value in map(float, values)
+        for seed in seeds
+    ]
+
+
+def compare(asked, results, name):
+    """Give the value of the best mean validation accuracy of the last depth, and all means.
+
+    Of equal rates the one that fits the training images better wins; of equal tau the larger, the
+    weaker regulariser.
+    """
+    found = {}
+    for setting, result in zip(asked, results, strict=True):
+        found.setdefault(setting[name], []).append(result)
+    means = {
+        part: {v: sum(one[part][-1] for one in runs) / len(runs) for v, runs in found.items()}
+        for part in ("validation", "train")
+    }
+    second = means["train"] if name == "rate" else {value: value for value in found}
+    return {
+        "chosen": max(found, key=lambda value: (means["validation"][value], second[value])),
+        "validation_accuracy": {str(v): mean for v, mean in means["validation"].items()},
+        "train_accuracy": {str(v): mean for v, mean in means["train"].items()},
+    }
+
+
+def make_choices(regimes):
+    """Choose rates with VanGL, then tau, on held-out training images.
+
+    Multi-lap training takes what is chosen for sequential training.
+    """
+    tuned = [r for r in ("sequential", "parallel") if r in regimes]
+    if "multi_lap" in regimes and "sequential" not in tuned:
+        tuned.append("sequential")
+    asked = {r: choose(r, "vangl", "rate", FLAGS.rates, {}) for r in tuned}
+    if "end_to_end" in regimes:
+        asked["end_to_end"] = choose("end_to_end", "end_to_end", "rate", FLAGS.rates, {})
+    rates = _compared(asked, "rate")
+    asked = {r: choose(r, "trgl", "tau", FLAGS.taus, {"rate": rates[r]["chosen"]}) for r in tuned}
+    taus = _compared(asked, "tau")
+    for found in (rates, taus):
+        if "multi_lap" in regimes:
+            found["multi_lap"] = found["sequential"]
+    return {"rate": rates, "tau": taus}
+
+
+def _compared(asked, name):
+    train_all([one for group in asked.values() for one in group])
+    return {r: compare(group, train_all(group), name) for r, group in asked.items()}
+
+
+def final_settings(regime, method, seed, size, choices):
+    """Give the settings of a reported training."""
+    tau = choices["tau"][regime]["chosen"] if method == "trgl" else None
+    return settings(regime, method, seed, size, choices["rate"][regime]["chosen"], tau)
+
+
+def setup():
+    """Give the settings that all trainings share."""
+    names = ("dataset", "blocks", "width", "epochs", "laps", "batch", "choice_size")
+    return {
+        **{name: getattr(FLAGS, name) for name in names},
+        "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
+        "held_out": HELD_OUT,
+    }
+
+
+def interval(values):
+    """Give the mean and the half-width of the 95 % Student-t interval, in %."""
+    import numpy as np
+    from scipy import stats
+
+    values = 100 * np.asarray(values, float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean()), float(half)
+
+
+def text(values, sign=""):
+    """Give mean ± half-width as text."""
+    mean, half = interval(values)
+    return f"{mean:{sign}.2f}" + ("" if half != half else f" ± {half:.2f}")
+
+
+def rows(header, body):
+    """Give a Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def choice_table(choices, name, label):
+    """Give held-out and training accuracies of a choice; the chosen value is bold."""
+    found = {r: c for r, c in choices[name].items() if r != "multi_lap"}
+    values = list(next(iter(found.values()))["validation_accuracy"])
+    body = []
+    for regime, choice in found.items():
+        cells = []
+        for value in values:
+            held, seen = choice["validation_accuracy"][value], choice["train_accuracy"][value]
+            cell = f"{100 * held:.1f} ({100 * seen:.1f})"
+            cells.append(f"**{cell}**" if float(value) == choice["chosen"] else cell)
+        body.append([regime.replace("_", "-"), *cells])
+    return rows(["", *(f"{label} = {float(value):g}" for value in values)], body)
+
+
+def unfitted(last_accuracies):
+    """Give a sentence on whether end-to-end training fitted its training set."""
+    low = min(last_accuracies)
+    count = sum(value < ENOUGH for value in last_accuracies)
+    if not count:
+        return f"End-to-end training fits its training images: at least {100 * low:.1f}%."
+    return (
+        f"**{count} of {len(last_accuracies)} end-to-end trainings stay under "
+        f"{100 * ENOUGH:.0f}% on their own training images** (lowest {100 * low:.1f}%)."
+    )
+
+
+def write_tables(path, tables):
+    """Write tables between their marks in a README."""
+    page = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        mark = rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)"
+        page, found = re.subn(mark, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL)
+        if found != 1:
+            sys.exit(f"{path} must have one place for the table {name}. Received: {found}.")
+    path.write_text(page, encoding="utf-8")
+
+
+def make_model(setting, data):
+    """Give the compiled network of a training."""
+    import keras
+
+    import keras_trgl as trgl
+
+    epochs, regime = setting["epochs"], trgl.regimes.Parallel()
+    if setting["regime"] == "sequential":
+        regime = trgl.regimes.Sequential(epochs=epochs, cache="memory")
+    elif setting["regime"] == "multi_lap":
+        regime = trgl.regimes.MultiLap(epochs=epochs, num_laps=setting["laps"], cache="memory")
+    method = setting["method"]
+    blocks = trgl.architectures.blockwise_resnet(
+        data.input_shape, setting["blocks"], setting["width"], gain=0.05, weight_decay=1e-4
+    )
+    model = trgl.GreedyModel.from_blocks(
+        blocks,
+        [1] * len(blocks),
+        trgl.heads.ConvHead(units=data.num_classes, gain=0.05, weight_decay=1e-4),
+        method=trgl.methods.TRGL(tau=setting["tau"]) if method == "trgl" else method,
+        regime=regime,
+        seed=setting["seed"],
+    )
+    # Every stage counts its own steps: each stage's rate falls over that stage's epochs.
+    steps = epochs * -(-len(data.x_train) // setting["batch"])
+    model.compile(
+        optimizer=keras.optimizers.SGD(
+            keras.optimizers.schedules.CosineDecay(setting["rate"], steps), momentum=0.9
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def train(setting):
+    """Train one network and give its accuracies by depth.
+
+    Where images are held out, it is judged on them and the test part is not touched.
+    """
+    import keras_trgl as trgl
+
+    data = trgl.datasets.load(setting["dataset"]).subset(setting["size"], seed=setting["seed"])
+    if setting["held_out"]:
+        data = data.hold_out(setting["held_out"], seed=setting["seed"])
+    model = make_model(setting, data)
+    in_turn = setting["regime"] in ("sequential", "multi_lap")
+    begin, diverged = time.perf_counter(), None
+    try:
+        model.fit(
+            data.stream(setting["batch"], seed=setting["seed"], augment=False),
+            epochs=None if in_turn else setting["epochs"],
+            verbose=0,
+        )
+    except ValueError as error:
+        if "finite" not in str(error):
+            raise
+        # The weights are as before that step: a rate too high is judged by what it reached.
+        diverged = str(error)
+    trained = time.perf_counter()
+    parts = ["train", "validation" if setting["held_out"] else "test"]
+    accuracy = {}
+    for part in parts:
+        logs = model.evaluate(*data.arrays(part), batch_size=200, return_dict=True, verbose=0)
+        depths = range(1, model.num_stages + 1)
+        accuracy[part] = [float(logs[f"stage_{k}_accuracy"]) for k in depths]
+    return {
+        **accuracy,
+        "parts": parts,
+        "diverged": diverged,
+        "fit_seconds": trained - begin,
+        "evaluate_seconds": time.perf_counter() - trained,
+    }
+
+
+def worker(argument, name):
+    """Do one training in this process."""
+    begin = time.perf_counter()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    setting = json.loads(argument)
+    result = {"settings": setting, **train(setting)}
+    result["cpu_seconds"] = time.process_time()
+    result["seconds"] = time.perf_counter() - begin
+    file = pathlib.Path(name)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    part.replace(file)
+
+
+if __name__ == "__main__":
+    worker(*sys.argv[1:])

@@ -1,0 +1,216 @@
+"""Accuracy by depth of block-wise training on little data, with and without the regulariser.
+
+`python benchmarks/early_overfitting/run.py --json` trains the 10-block network, one block and one
+head per stage, on 2 % of Fashion-MNIST, with VanGL and TRGL, sequentially and in parallel, and
+end-to-end beside them. Rates and tau are chosen on held-out training images. A killed run goes on
+from the trainings it has finished; `--report` writes tables and picture from results.json alone.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+import blockwise
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of images, weights and order.")
+flags.DEFINE_integer("size", 1200, "Training images: 2 % of Fashion-MNIST.", lower_bound=10)
+flags.DEFINE_string("picture", "docs/early_overfitting.png", "Picture, from the top of the tree.")
+
+PANELS = ("sequential", "parallel")
+COLORS = {"trgl": "#1b6ca8", "vangl": "#d1702a", "end_to_end": "#555555"}
+
+
+def measure():
+    """Choose, train, and give the report."""
+    regimes = [regime for regime in (*PANELS, "end_to_end") if blockwise.wanted(regime)]
+    choices = blockwise.make_choices(regimes)
+    asked = {
+        (regime, method): [
+            blockwise.final_settings(regime, method, seed, FLAGS.size, choices)
+            for seed in FLAGS.seeds
+        ]
+        for regime in regimes
+        for method in (blockwise.METHODS if regime in PANELS else ["end_to_end"])
+    }
+    blockwise.train_all([one for group in asked.values() for one in group])
+    results = {}
+    for (regime, method), group in asked.items():
+        runs = blockwise.train_all(group)
+        results.setdefault(regime, {})[method] = {
+            "test_accuracy_by_depth": [run["test"] for run in runs],
+            "train_accuracy_by_depth": [run["train"] for run in runs],
+            "fit_seconds": [run["fit_seconds"] for run in runs],
+            "diverged": [run["diverged"] for run in runs],
+        }
+    seeds = [int(seed) for seed in FLAGS.seeds]
+    setup = {**blockwise.setup(), "size": FLAGS.size, "seeds": seeds}
+    return {"setup": setup, "choices": choices, "results": results}
+
+
+def columns(report):
+    """Give the curves there are: regime, method, title."""
+    return [
+        (regime, method, f"{regime}, {blockwise.METHODS[method]}")
+        for regime in PANELS
+        if regime in report["results"]
+        for method in report["results"][regime]
+    ]
+
+
+def by_depth(report, key):
+    """Give a table of mean ± half-width for every depth."""
+    found = columns(report)
+    body = []
+    for depth in range(report["setup"]["blocks"]):
+        cells = [
+            blockwise.text([run[depth] for run in report["results"][regime][method][key]])
+            for regime, method, _ in found
+        ]
+        body.append([str(depth + 1), *cells])
+    return blockwise.rows(["depth", *(title for _, _, title in found)], body)
+
+
+def end_to_end_lines(report):
+    """Give what end-to-end training of the same network reaches."""
+    if "end_to_end" not in report["results"]:
+        return "End-to-end training was left out."
+    row = report["results"]["end_to_end"]["end_to_end"]
+    test = [run[-1] for run in row["test_accuracy_by_depth"]]
+    train = [run[-1] for run in row["train_accuracy_by_depth"]]
+    return (
+        f"End-to-end, same network and images: test {blockwise.text(test)}, "
+        f"training images {blockwise.text(train)}. {blockwise.unfitted(train)}"
+    )
+
+
+def differences(report):
+    """Give TRGL − VanGL of the same seeds, at the first and the last depth, and each one's fall."""
+    body = []
+    for regime in PANELS:
+        if regime not in report["results"]:
+            continue
+        curves = {
+            method: row["test_accuracy_by_depth"]
+            for method, row in report["results"][regime].items()
+        }
+        pairs = list(zip(curves["trgl"], curves["vangl"], strict=True))
+        cells = [
+            blockwise.text([trgl[depth] - vangl[depth] for trgl, vangl in pairs], "+")
+            for depth in (0, -1)
+        ]
+        for method in blockwise.METHODS:
+            means = [sum(column) for column in zip(*curves[method], strict=True)]
+            peak = means.index(max(means))
+            fall = blockwise.text([run[-1] - run[peak] for run in curves[method]], "+")
+            cells.append(f"{fall} (peak at {peak + 1})")
+        body.append([regime, *cells])
+    header = ["regime", "TRGL − VanGL, depth 1", "the same, last depth"]
+    header += [f"last depth − peak, {label}" for label in blockwise.METHODS.values()]
+    return blockwise.rows(header, body)
+
+
+def settings_lines(report):
+    """Give the settings, and what did not go well."""
+    setup, rates = report["setup"], report["choices"]["rate"]
+    chosen = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in rates.items())
+    diverged = sum(
+        note is not None
+        for methods in report["results"].values()
+        for row in methods.values()
+        for note in row["diverged"]
+    )
+    return (
+        f"{setup['dataset']}, {setup['size']} training images per seed, seeds "
+        f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
+        f"then {2 * setup['width']}; {setup['epochs']} epochs (sequential: of every stage), batch "
+        f"{setup['batch']}; first rates: {chosen}. Trainings stopped by a loss that was not "
+        f"finite: {diverged}."
+    )
+
+
+def tables(report):
+    """Give the Markdown of every mark in the README."""
+    choices = report["choices"]
+    return {
+        "settings": settings_lines(report),
+        "end_to_end": end_to_end_lines(report),
+        "test": by_depth(report, "test_accuracy_by_depth"),
+        "difference": differences(report),
+        "train": by_depth(report, "train_accuracy_by_depth"),
+        "rate": blockwise.choice_table(choices, "rate", "rate"),
+        "tau": blockwise.choice_table(choices, "tau", "τ"),
+    }
+
+
+def draw(report, path):
+    """Draw accuracy by depth, a panel per regime."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.6), sharey=True, layout="constrained")
+    depths = range(1, report["setup"]["blocks"] + 1)
+    for panel, regime in zip(panels, PANELS, strict=True):
+        for method, row in report["results"].get(regime, {}).items():
+            runs = zip(*row["test_accuracy_by_depth"], strict=True)
+            means, halves = zip(*map(blockwise.interval, runs), strict=True)
+            band(panel, depths, means, halves, COLORS[method], "o-", blockwise.METHODS[method])
+        row = report["results"].get("end_to_end", {}).get("end_to_end")
+        if row:
+            mean, half = blockwise.interval([run[-1] for run in row["test_accuracy_by_depth"]])
+            ends = (depths[0], depths[-1])
+            color = COLORS["end_to_end"]
+            band(panel, ends, (mean,) * 2, (half,) * 2, color, "--", "end-to-end, last depth")
+        panel.set_title(regime, fontsize=10)
+        panel.set_xlabel("depth k")
+        panel.set_xticks(depths)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy of depth k, %")
+    panels[1].legend(loc="lower right")
+    setup = report["setup"]
+    figure.suptitle(
+        f"{setup['dataset']}, {setup['size']} training images, block-wise, {setup['epochs']} "
+        f"epochs: mean and 95 % interval over {len(setup['seeds'])} seeds",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def band(panel, x, means, halves, color, style, label):
+    """Draw a line and the interval around it."""
+    panel.plot(x, means, style, color=color, label=label, markersize=4)
+    low = [mean - half for mean, half in zip(means, halves, strict=True)]
+    high = [mean + half for mean, half in zip(means, halves, strict=True)]
+    panel.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def main(argv):
+    """Measure, or report what was measured."""
+    del argv
+    path = HERE / "results.json"
+    if FLAGS.report:
+        report = json.loads(path.read_text())
+    else:
+        report = measure()
+        for name, table in tables(report).items():
+            print(f"\n{name}\n{table}")
+    if FLAGS.json:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    if FLAGS.json or FLAGS.report:
+        blockwise.write_tables(HERE / "README.md", tables(report))
+        draw(report, ROOT / FLAGS.picture)
+    if FLAGS.json:
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    app.run(main)

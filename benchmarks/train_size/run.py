@@ -1,0 +1,148 @@
+"""Last-depth accuracy by regime, method and number of training images.
+
+`python benchmarks/train_size/run.py --json` trains the 10-block network block by block, sequential,
+multi-lap and parallel, with VanGL and TRGL, and end-to-end beside them, on subsets of
+Fashion-MNIST. Rates and tau are chosen at one size on held-out training images. Trainings that
+`benchmarks/early_overfitting` has done with the same settings are used again; a killed run goes on.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import blockwise
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of images, weights and order.")
+flags.DEFINE_list("sizes", ["300", "600", "1200"], "Numbers of training images.")
+
+
+def kinds(regimes):
+    """Give the columns: regime, method, title."""
+    found = [
+        (regime, method, f"{regime.replace('_', '-')}, {label}")
+        for regime in blockwise.REGIMES
+        if regime in regimes
+        for method, label in blockwise.METHODS.items()
+    ]
+    if "end_to_end" in regimes:
+        found.append(("end_to_end", "end_to_end", "end-to-end"))
+    return found
+
+
+def measure():
+    """Choose, train, and give the report."""
+    regimes = [r for r in (*blockwise.REGIMES, "end_to_end") if blockwise.wanted(r)]
+    choices = blockwise.make_choices(regimes)
+    asked = {
+        (int(size), regime, method): [
+            blockwise.final_settings(regime, method, seed, size, choices) for seed in FLAGS.seeds
+        ]
+        for size in FLAGS.sizes
+        for regime, method, _ in kinds(regimes)
+    }
+    blockwise.train_all([one for group in asked.values() for one in group])
+    results = []
+    for (size, regime, method), group in asked.items():
+        runs = blockwise.train_all(group)
+        row = {
+            "size": size,
+            "regime": regime,
+            "method": method,
+            "test_accuracy_last_depth": [run["test"][-1] for run in runs],
+            "train_accuracy_last_depth": [run["train"][-1] for run in runs],
+            "fit_seconds": [run["fit_seconds"] for run in runs],
+            "diverged": [run["diverged"] for run in runs],
+        }
+        results.append(row)
+    setup = {
+        **blockwise.setup(),
+        "sizes": [int(size) for size in FLAGS.sizes],
+        "seeds": [int(seed) for seed in FLAGS.seeds],
+    }
+    return {"setup": setup, "choices": choices, "results": results}
+
+
+def by_size(report, key):
+    """Give a table of mean ± half-width, a row per size."""
+    found = {(row["size"], row["regime"], row["method"]): row[key] for row in report["results"]}
+    columns = kinds({row["regime"] for row in report["results"]})
+    body = [
+        [str(size), *(blockwise.text(found[size, regime, method]) for regime, method, _ in columns)]
+        for size in report["setup"]["sizes"]
+    ]
+    return blockwise.rows(["images", *(title for _, _, title in columns)], body)
+
+
+def differences(report):
+    """Give TRGL − VanGL of the same seeds, a row per size."""
+    found = {
+        (row["size"], row["regime"], row["method"]): row["test_accuracy_last_depth"]
+        for row in report["results"]
+    }
+    regimes = [r for r in blockwise.REGIMES if any(key[1] == r for key in found)]
+    body = []
+    for size in report["setup"]["sizes"]:
+        cells = []
+        for regime in regimes:
+            pairs = zip(found[size, regime, "trgl"], found[size, regime, "vangl"], strict=True)
+            cells.append(blockwise.text([trgl - vangl for trgl, vangl in pairs], "+"))
+        body.append([str(size), *cells])
+    return blockwise.rows(["images", *(r.replace("_", "-") for r in regimes)], body)
+
+
+def settings_lines(report):
+    """Give the settings, and what did not go well."""
+    setup, choices = report["setup"], report["choices"]
+    rates = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["rate"].items())
+    taus = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["tau"].items())
+    diverged = sum(note is not None for row in report["results"] for note in row["diverged"])
+    lines = (
+        f"{setup['dataset']}, seeds {', '.join(map(str, setup['seeds']))}; {setup['blocks']} "
+        f"blocks, width {setup['width']} then {2 * setup['width']}; {setup['epochs']} epochs "
+        f"(sequential, multi-lap: of every stage; {setup['laps']} laps), batch {setup['batch']}; "
+        f"first rates: {rates}; τ: {taus}. Trainings stopped by a loss that was not finite: "
+        f"{diverged}."
+    )
+    for row in report["results"]:
+        if row["method"] == "end_to_end":
+            accuracies = row["train_accuracy_last_depth"]
+            lines += f"\n\n{row['size']} images: {blockwise.unfitted(accuracies)}"
+    return lines
+
+
+def tables(report):
+    """Give the Markdown of every mark in the README."""
+    return {
+        "settings": settings_lines(report),
+        "test": by_size(report, "test_accuracy_last_depth"),
+        "difference": differences(report),
+        "train": by_size(report, "train_accuracy_last_depth"),
+    }
+
+
+def main(argv):
+    """Measure, or report what was measured."""
+    del argv
+    path = HERE / "results.json"
+    if FLAGS.report:
+        report = json.loads(path.read_text())
+    else:
+        report = measure()
+        for name, table in tables(report).items():
+            print(f"\n{name}\n{table}")
+    if FLAGS.json:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    if FLAGS.json or FLAGS.report:
+        blockwise.write_tables(HERE / "README.md", tables(report))
+    if FLAGS.json:
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    app.run(main)
