@@ -200,5 +200,10 @@ class CompiledNetwork(StagedNetwork):
         return logs if return_dict else self._last_depth(logs)
 
     def _last_depth(self, logs: dict[str, Any]) -> Any:
-        values = [value for name, value in logs.items() if not name.startswith("stage_")]
+        # Stages that never stepped have no metrics yet: the deepest that has some speaks.
+        for step in reversed(self._steps.steps):
+            with contextlib.suppress(ValueError):
+                names = step.exit.get_metrics_result()
+                break
+        values = [logs[name] for name in names]
         return values[0] if len(values) == 1 else values
