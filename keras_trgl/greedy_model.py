@@ -285,7 +285,7 @@ class GreedyModel(CompiledNetwork):
         if backup is not None:
             others = [one for one in listed(callbacks) if one is not backup]
             place = backup.open(others) or place
-        if not initial_epoch or backup is not None:
+        if not initial_epoch or place != (initial_epoch, 0):
             self._timetable = Timetable(self.regime, self.num_stages)
         epochs = self._timetable.check_epochs(epochs)
         data = ordered(

@@ -32,6 +32,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("batch", 128, "Batch size.")
 flags.DEFINE_integer("examples", 512, "Training examples, for time.")
+flags.DEFINE_list(
+    "parts", ["bytes", "time"], "What to measure; the rest is taken from the results."
+)
 flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
 flags.DEFINE_string("setting", "", "Run this one setting in this process, and print its bytes.")
 
@@ -42,6 +45,7 @@ SIDES = {
 }
 """Name: options of `Sequential`."""
 
+FIRST = ("cached_vs_published_time", "blockwise_peak_vs_end_to_end")
 BYTES = ("end_to_end", "cached", "uncached")
 INPUT_SHAPE = (32, 32, 3)
 
@@ -225,6 +229,29 @@ def ratios(above, below):
     return {"median": statistics.median(each), "low": min(each), "high": max(each)}
 
 
+def bytes_report():
+    """Measure peaks and where variables are."""
+    peaks = measure_bytes()
+    return {
+        "blockwise_peak_vs_end_to_end": max(peaks["cached"]) / peaks["end_to_end"][0],
+        "stage_peak_bytes": {side: peaks[side] for side in ("cached", "uncached")},
+        "end_to_end_peak_bytes": peaks["end_to_end"][0],
+        "variable_bytes_on_training_device": in_fresh_process("device_bytes"),
+    }
+
+
+def time_report():
+    """Time whole trainings."""
+    totals, seconds = measure_time()
+    published = ratios(totals["cached"], totals["published"])
+    return {
+        "cached_vs_published_time": published["median"],
+        "cached_vs_published_time_rounds": published,
+        "cached_vs_uncached_time_rounds": ratios(totals["cached"], totals["uncached"]),
+        "stage_seconds_per_epoch": seconds,
+    }
+
+
 def main(argv):
     """Measure bytes, then time; or one setting in this process."""
     del argv
@@ -232,27 +259,20 @@ def main(argv):
         held = device_bytes() if FLAGS.setting == "device_bytes" else stage_peaks(FLAGS.setting)
         print(json.dumps(held))
         return
-    peaks = measure_bytes()
-    held = in_fresh_process("device_bytes")
-    totals, seconds = measure_time()
-    published = ratios(totals["cached"], totals["published"])
-    report = {
-        "cached_vs_published_time": published["median"],
-        "blockwise_peak_vs_end_to_end": max(peaks["cached"]) / peaks["end_to_end"][0],
-        "cached_vs_published_time_rounds": published,
-        "cached_vs_uncached_time_rounds": ratios(totals["cached"], totals["uncached"]),
-        "stage_peak_bytes": {side: peaks[side] for side in ("cached", "uncached")},
-        "end_to_end_peak_bytes": peaks["end_to_end"][0],
-        "stage_seconds_per_epoch": seconds,
-        "variable_bytes_on_training_device": held,
-    }
-    for name in ("cached_vs_published_time", "blockwise_peak_vs_end_to_end"):
-        print(f"{name:30} {report[name]:.3f}")
+    path = pathlib.Path(FLAGS.results or pathlib.Path(__file__).with_name("results.json"))
+    report = {} if set(FLAGS.parts) == {"bytes", "time"} else json.loads(path.read_text())
+    if "bytes" in FLAGS.parts:
+        report |= bytes_report()
+    if "time" in FLAGS.parts:
+        report |= time_report()
+    names = ("blocks", "width", "encoder", "batch", "examples", "epochs", "rounds", "runs")
+    report = {**{name: report.pop(name) for name in FIRST if name in report}, **report}
+    report["setup"] = {name: getattr(FLAGS, name) for name in names}
+    for name in FIRST:
+        if name in report:
+            print(f"{name:30} {report[name]:.3f}")
     if FLAGS.json:
-        names = ("blocks", "width", "encoder", "batch", "examples", "epochs", "rounds", "runs")
-        setup = {name: getattr(FLAGS, name) for name in names}
-        path = pathlib.Path(FLAGS.results or pathlib.Path(__file__).with_name("results.json"))
-        path.write_text(json.dumps({**report, "setup": setup}, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2) + "\n")
         print(json.dumps(report))
 
 

@@ -21,6 +21,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of images, weights and order.")
 flags.DEFINE_list("sizes", ["300", "600", "1200"], "Numbers of training images.")
 
+flags.DEFINE_list("leave_out", [], "What not to train, as regime@size; the table says -.")
+
 
 def kinds(regimes):
     """Give the columns: regime, method, title."""
@@ -45,6 +47,7 @@ def measure():
         ]
         for size in FLAGS.sizes
         for regime, method, _ in kinds(regimes)
+        if f"{regime}@{size}" not in FLAGS.leave_out
     }
     blockwise.train_all([one for group in asked.values() for one in group])
     results = []
@@ -72,10 +75,10 @@ def by_size(report, key):
     """Give a table of mean ± half-width, a row per size."""
     found = {(row["size"], row["regime"], row["method"]): row[key] for row in report["results"]}
     columns = kinds({row["regime"] for row in report["results"]})
-    body = [
-        [str(size), *(blockwise.text(found[size, regime, method]) for regime, method, _ in columns)]
-        for size in report["setup"]["sizes"]
-    ]
+    body = []
+    for size in report["setup"]["sizes"]:
+        cells = [found.get((size, regime, method)) for regime, method, _ in columns]
+        body.append([str(size), *("-" if one is None else blockwise.text(one) for one in cells)])
     return blockwise.rows(["images", *(title for _, _, title in columns)], body)
 
 
@@ -90,6 +93,9 @@ def differences(report):
     for size in report["setup"]["sizes"]:
         cells = []
         for regime in regimes:
+            if (size, regime, "trgl") not in found:
+                cells.append("-")
+                continue
             pairs = zip(found[size, regime, "trgl"], found[size, regime, "vangl"], strict=True)
             cells.append(blockwise.text([trgl - vangl for trgl, vangl in pairs], "+"))
         body.append([str(size), *cells])
