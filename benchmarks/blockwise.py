@@ -41,7 +41,7 @@ flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epo
 flags.DEFINE_integer("batch", 32, "Batch size.")
 flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from.")
 flags.DEFINE_list("taus", ["0.1", "1", "10", "100"], "Values of tau to choose from.")
-flags.DEFINE_list("choice_seeds", ["100", "101"], "Seeds of tau's choice, the first of the rate's.")
+flags.DEFINE_list("choice_seeds", ["100"], "Seeds of tau's choice, the first of the rate's.")
 flags.DEFINE_integer("choice_size", 1200, "Images of the choices, of which 20 % are held out.")
 flags.DEFINE_list(
     "only", [], "These regimes alone, of sequential, multi_lap, parallel, end_to_end."

@@ -19,7 +19,7 @@ import blockwise
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of images, weights and order.")
-flags.DEFINE_list("sizes", ["300", "600", "1200"], "Numbers of training images.")
+flags.DEFINE_list("sizes", ["300", "1200"], "Numbers of training images.")
 
 flags.DEFINE_list("leave_out", [], "What not to train, as regime@size; the table says -.")
 
