@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
-from keras_trgl.datasets.batch_stream import ENDLESS, BatchStream, as_tuples, pass_order
+from keras_trgl.datasets.batch_stream import (
+    ENDLESS,
+    BatchStream,
+    as_tuples,
+    batches_ahead,
+    pass_order,
+)
 from keras_trgl.feature_cache import FeatureCache, FeatureStore
 
 Apply = Callable[[Any], Any]
@@ -258,7 +264,7 @@ class _Passes:
         store = kept.store
         rest = _merged([_spec(one) for one in kept.rests])
         spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
-        return _served(read, spec, step).prefetch(1)
+        return _served(read, spec, step).prefetch(batches_ahead())
 
     def _order(self, epoch: int) -> Any:
         del epoch

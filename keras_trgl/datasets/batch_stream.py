@@ -188,8 +188,9 @@ class BatchStream:
     def _ahead(self, dataset: tf.data.Dataset, gather: Callable[..., Any]) -> tf.data.Dataset:
         """Give a dataset of batches made ahead of their use, no more of them than it takes."""
         if self.transform is None:
-            # Only a copy of rows: one batch ahead hides it, and each takes memory.
-            return dataset.map(gather).prefetch(1)
+            # Only a copy of rows: it takes no time worth hiding on a CPU, where a batch ahead
+            # takes the memory that training is short of.
+            return dataset.map(gather).prefetch(batches_ahead())
         dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -199,6 +200,11 @@ class BatchStream:
         if self.transform is None:
             return batch
         return (self.transform(batch[0], _seeds(self.seed, epoch, place)), *batch[1:])
+
+
+def batches_ahead() -> int:
+    """Give how many batches of copied rows to make ahead: one, where a GPU trains beside."""
+    return int(bool(tf.config.list_logical_devices("GPU")))
 
 
 class _HostRows:
