@@ -31,7 +31,7 @@ flags.DEFINE_enum(
     "encoder", "simple", ["simple", "wide"], "Encoder, a stage of its own before the blocks."
 )
 flags.DEFINE_integer("batch", 128, "Batch size.")
-flags.DEFINE_integer("examples", 512, "Training examples, for time.")
+flags.DEFINE_integer("examples", 1024, "Training examples, for time.")
 flags.DEFINE_list(
     "parts", ["bytes", "time"], "What to measure; the rest is taken from the results."
 )
