@@ -250,6 +250,34 @@ def write_tables(path, tables):
     path.write_text(page, encoding="utf-8")
 
 
+def run(measure, tables, here):
+    """Measure, or read what was measured; write results and tables as the flags say.
+
+    Args:
+        measure: function that gives the report.
+        tables: function of the report that gives the Markdown of every mark in the README.
+        here: folder of the benchmark.
+    """
+    path = here / "results.json"
+    if FLAGS.report:
+        report = json.loads(path.read_text())
+    else:
+        report = measure()
+        for name, table in tables(report).items():
+            print(f"\n{name}\n{table}")
+    if FLAGS.json:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    if FLAGS.json or FLAGS.report:
+        write_tables(here / "README.md", tables(report))
+    return report
+
+
+def print_json(report):
+    """Print the report on the last line, if asked."""
+    if FLAGS.json:
+        print(json.dumps(report))
+
+
 def make_model(setting, data):
     """Give the compiled network of a training."""
     import keras

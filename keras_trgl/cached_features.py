@@ -393,9 +393,7 @@ def _common_shape(specs: list[Any]) -> Any:
     return shape
 
 
-def _served(
-    read: Callable[[int], Any], spec: Any, step: int, parallel: int | None = None
-) -> tf.data.Dataset:
+def _served(read: Callable[[int], Any], spec: Any, step: int) -> tf.data.Dataset:
     """Give the batches `read(step)`, `read(step + 1)`, …, which fit `spec`."""
     specs = _leaves(spec)
 
@@ -409,5 +407,4 @@ def _served(
         # A tuple alone would be read as (x, y).
         return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
-    steps = tf.data.Dataset.range(step, ENDLESS)
-    return steps.map(serve, num_parallel_calls=parallel, deterministic=True if parallel else None)
+    return tf.data.Dataset.range(step, ENDLESS).map(serve)

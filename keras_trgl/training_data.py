@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset
 
+CHECKPOINT = "iterator"
+"""Name of the checkpoint that holds an iterator's place."""
+
 
 @dataclasses.dataclass
 class TrainingData:
@@ -168,8 +171,7 @@ def _with_kept_place(
     endless = (dataset if count < 0 else dataset.repeat()).with_options(options)
     iterator = iter(endless)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            tf.train.Checkpoint(iterator=iterator).write(str(Path(folder) / "iterator"))
+        iterator_files(iterator)
     except (tf.errors.OpError, ValueError, TypeError):
         return plain
     return TrainingData(
@@ -179,6 +181,25 @@ def _with_kept_place(
         source=dataset,
         kept_iterator=iterator,
     )
+
+
+def iterator_files(iterator: Any) -> dict[str, bytes]:
+    """Give the place of an iterator as the files of a checkpoint.
+
+    Raises:
+        tf.errors.OpError: a part of the pipeline has a state that cannot be saved.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tf.train.Checkpoint(iterator=iterator).write(str(Path(folder) / CHECKPOINT))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def restore_iterator(iterator: Any, files: dict[str, bytes]) -> None:
+    """Go to the place that `iterator_files` told."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / Path(name).name).write_bytes(content)
+        tf.train.Checkpoint(iterator=iterator).read(str(Path(folder) / CHECKPOINT))
 
 
 def weighed(dataset: tf.data.Dataset, class_weight: Any) -> tf.data.Dataset:

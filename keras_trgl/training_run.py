@@ -1,16 +1,12 @@
 """One call of `fit`: where it stands, and where the batches of its steps come from."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import tensorflow as tf
 
 from keras_trgl.cached_features import CachedFeatures
 from keras_trgl.compiled_steps import CompiledSteps
 from keras_trgl.regimes.timetable import Position, Timetable
-from keras_trgl.training_data import TrainingData, weighed
+from keras_trgl.training_data import TrainingData, iterator_files, restore_iterator, weighed
 
 
 class Feed:
@@ -93,20 +89,12 @@ class Feed:
 
     def files(self) -> dict[str, bytes]:
         """Give the place in a `tf.data` pipeline as files, where it is kept so."""
-        if self._kept is None:
-            return {}
-        with tempfile.TemporaryDirectory() as folder:
-            tf.train.Checkpoint(iterator=self._kept).write(str(Path(folder) / "iterator"))
-            return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return {} if self._kept is None else iterator_files(self._kept)
 
     def restore_files(self, files: dict[str, bytes]) -> None:
         """Go to the place in a `tf.data` pipeline that `files` tell."""
-        if self._kept is None or not files:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                (Path(folder) / Path(name).name).write_bytes(content)
-            tf.train.Checkpoint(iterator=self._kept).read(str(Path(folder) / "iterator"))
+        if self._kept is not None and files:
+            restore_iterator(self._kept, files)
 
     def close(self) -> None:
         """Let go of the cache."""

@@ -53,7 +53,6 @@ TENSORFLOW = {
     "stage_step",
     "buffered_step",
     "moving",
-    "training_run",
     "compiled_network",
     "compiled_steps",
     "training_data",

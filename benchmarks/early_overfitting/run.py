@@ -6,7 +6,6 @@ end-to-end beside them. Rates and tau are chosen on held-out training images. A 
 from the trainings it has finished; `--report` writes tables and picture from results.json alone.
 """
 
-import json
 import pathlib
 import sys
 
@@ -196,20 +195,10 @@ def band(panel, x, means, halves, color, style, label):
 def main(argv):
     """Measure, or report what was measured."""
     del argv
-    path = HERE / "results.json"
-    if FLAGS.report:
-        report = json.loads(path.read_text())
-    else:
-        report = measure()
-        for name, table in tables(report).items():
-            print(f"\n{name}\n{table}")
-    if FLAGS.json:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+    report = blockwise.run(measure, tables, HERE)
     if FLAGS.json or FLAGS.report:
-        blockwise.write_tables(HERE / "README.md", tables(report))
         draw(report, ROOT / FLAGS.picture)
-    if FLAGS.json:
-        print(json.dumps(report))
+    blockwise.print_json(report)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Fashion-MNIST. Rates and tau are chosen at one size on held-out training images.
 `benchmarks/early_overfitting` has done with the same settings are used again; a killed run goes on.
 """
 
-import json
 import pathlib
 import sys
 
@@ -135,19 +134,7 @@ def tables(report):
 def main(argv):
     """Measure, or report what was measured."""
     del argv
-    path = HERE / "results.json"
-    if FLAGS.report:
-        report = json.loads(path.read_text())
-    else:
-        report = measure()
-        for name, table in tables(report).items():
-            print(f"\n{name}\n{table}")
-    if FLAGS.json:
-        path.write_text(json.dumps(report, indent=2) + "\n")
-    if FLAGS.json or FLAGS.report:
-        blockwise.write_tables(HERE / "README.md", tables(report))
-    if FLAGS.json:
-        print(json.dumps(report))
+    blockwise.print_json(blockwise.run(measure, tables, HERE))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,10 @@ class BackupAndRestore(keras.callbacks.Callback):
             self.restore()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Put back what the other callbacks had, now that they have begun."""
+        self._put_back()
+
+    def _put_back(self) -> None:
         """Put the history and the other callbacks' numbers back, once."""
         if self._state is None or not self._is_restored:
             return
@@ -158,7 +162,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Delete the file of a run that is over."""
-        self.on_epoch_begin(0)
+        self._put_back()
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
 

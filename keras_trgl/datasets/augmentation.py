@@ -73,11 +73,6 @@ class PadCropFlip:
                 "Images must be larger than the `padding` that mirrors their border. Received: "
                 f"padding={self.padding}, images of {rows}x{columns}. Pass `mode='constant'`."
             )
-        if self.mode == "reflect" and self.padding >= min(rows, columns):
-            raise ValueError(
-                "Reflected `padding` must be below the image's sides. "
-                f"Received: padding={self.padding}, images {tuple(images.shape)}."
-            )
         # One draw of three numbers per example: down, right, mirrored.
         draws = tf.map_fn(
             lambda seed: tf.random.stateless_uniform([3], seed),

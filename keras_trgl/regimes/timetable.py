@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from keras_trgl.regimes.regime import Regime
+from keras_trgl.regimes.regime import Regime, Visit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +81,17 @@ class Timetable:
         """Give what an epoch, counted from 0 over the whole run, does."""
         if not self._visits:
             return Position(self._regime.plan(self._num_stages, epoch), 1, epoch + 1, False)
+        visit, left = self._locate(epoch)
+        return Position(visit.plan, visit.lap, left + 1, True)
+
+    def _locate(self, epoch: int) -> tuple[Visit, int]:
+        """Give the visit of an epoch, and the visit's epochs before it; past the end the last."""
         left = epoch + self._skipped
         for visit in self._visits:
             if left < visit.epochs:
-                return Position(visit.plan, visit.lap, left + 1, True)
+                break
             left -= visit.epochs
-        return Position(self._visits[-1].plan, self._visits[-1].lap, left + 1, True)
+        return visit, left
 
     def end_epoch(self, epoch: int, logs: dict[str, Any]) -> bool:
         """Take the logs of an epoch that ended, and tell whether the run is over.
@@ -96,16 +101,13 @@ class Timetable:
         """
         if not self._visits:
             return False
-        rule, left = self._regime.stop, epoch + self._skipped
-        for visit in self._visits:
-            if left < visit.epochs:
-                break
-            left -= visit.epochs
+        rule, (visit, left) = self._regime.stop, self._locate(epoch)
         if left == 0:
             self._best, self._wait = None, 0
         last = left + 1 == visit.epochs
-        if rule is not None and not last and self._is_watched(rule.key(max(visit.plan) + 1), logs):
-            value = float(logs[rule.key(max(visit.plan) + 1)])
+        key = "" if rule is None else rule.key(max(visit.plan) + 1)
+        if rule is not None and not last and self._is_watched(key, logs):
+            value = float(logs[key])
             if rule.improves(value, self._best):
                 self._best, self._wait = value, 0
             else:
