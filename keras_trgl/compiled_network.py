@@ -10,9 +10,11 @@ import tensorflow as tf
 
 from keras_trgl.compiled_steps import CompiledSteps, readable_errors
 from keras_trgl.optimizers import StageOptimizers
+from keras_trgl.placement import on_devices
 from keras_trgl.stage_step import check_label_range
 from keras_trgl.staged_network import StagedNetwork
 from keras_trgl.training_data import check_labels, check_ready
+from keras_trgl.types import Shape, StagePlacement
 
 
 class CompiledNetwork(StagedNetwork):
@@ -23,6 +25,7 @@ class CompiledNetwork(StagedNetwork):
 
     method: Any
     regime: Any
+    training_run: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,8 +60,12 @@ class CompiledNetwork(StagedNetwork):
                 Defaults to `True`.
 
         Raises:
-            ValueError: a list of optimizers of another length, or one that was used elsewhere.
+            ValueError: a list of optimizers of another length, or one that was used elsewhere;
+                `jit_compile=True` with stages on several devices; or the scope of another
+                strategy than the one that the model was made in.
         """
+        self._check_scope()
+        self.placement.check_jit(jit_compile)
         if jit_compile is True:
             warnings.warn(
                 "With `jit_compile=True` XLA orders the stages itself: training is right, but "
@@ -66,7 +73,8 @@ class CompiledNetwork(StagedNetwork):
                 stacklevel=2,
             )
         with self.distribute_strategy.scope():
-            optimizers = StageOptimizers.from_template(optimizer, self.num_stages)
+            on = None if self.placement.strategy is None else self.placement.on
+            optimizers = StageOptimizers.from_template(optimizer, self.num_stages, on)
             if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
                 optimizers.scale_losses()
             settings = {
@@ -76,7 +84,12 @@ class CompiledNetwork(StagedNetwork):
                 "weighted_metrics": weighted_metrics,
             }
             self._steps = CompiledSteps(
-                self.stages, self.heads, optimizers.optimizers, self.method, **settings
+                self.stages,
+                self.heads,
+                optimizers.optimizers,
+                self.method,
+                self.placement,
+                **settings,
             )
             optimizers.bind(self._steps.trainable_variables)
             loop = {
@@ -90,6 +103,18 @@ class CompiledNetwork(StagedNetwork):
                 optimizers.build([])
         self.loss = loss
         self._steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
+
+    def _check_scope(self) -> None:
+        current: Any = tf.distribute.get_strategy()
+        if isinstance(current, StagePlacement) and self.placement.strategy is not current:
+            raise ValueError(
+                "A model must be made inside the scope of the strategy that places its stages. "
+                f"Received: {self.name}, made outside. Make it inside `with strategy.scope():`."
+            )
+
+    def _settle(self, shape: Shape) -> None:
+        super()._settle(shape)
+        self._steps.settle(self.placement)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Give what `compile` was given, for saving."""
@@ -146,10 +171,10 @@ class CompiledNetwork(StagedNetwork):
             check_labels(y, self._units, where)
 
     @property
-    def _has_strategy(self) -> bool:
-        """Whether the model was made under a strategy, which may have one replica."""
+    def _has_replicas(self) -> bool:
+        """Whether the model was made under a strategy of replicas, which may be one."""
         with self.distribute_strategy.scope():
-            return bool(tf.distribute.has_strategy())
+            return bool(tf.distribute.has_strategy()) and self.placement.strategy is None
 
     def _check_validation(self, validation_data: Any) -> None:
         if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
@@ -165,6 +190,7 @@ class CompiledNetwork(StagedNetwork):
         """Give the callbacks with the model's own progress bar, where one is to be shown."""
         raise NotImplementedError
 
+    @on_devices
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate every depth, with the arguments of `keras.Model.evaluate`.
 
@@ -185,6 +211,7 @@ class CompiledNetwork(StagedNetwork):
             logs = super().evaluate(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._last_depth(logs)
 
+    @on_devices
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
         check_ready(self)
@@ -192,6 +219,7 @@ class CompiledNetwork(StagedNetwork):
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._last_depth(logs)
 
+    @on_devices
     def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate on one batch; returns what `evaluate` returns."""
         check_ready(self)

@@ -15,8 +15,12 @@ from keras_trgl.buffered_step import BufferedStep
 from keras_trgl.methods.method import Method
 from keras_trgl.moving import current_device, device_name, move_variables
 from keras_trgl.optimizers import StageOptimizers
+from keras_trgl.placement import Placement
 from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.regimes.parallel import Parallel
+from keras_trgl.skewed_step import SkewedStep
 from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, MultiplierScheme, StageStep
+from keras_trgl.stored_step import StoredStep
 from keras_trgl.types import Shape
 
 WAYS_OUT = {
@@ -43,6 +47,7 @@ class CompiledSteps:
         heads: list of heads.
         optimizers: list of Keras optimizers, one per stage.
         method: what stages learn from.
+        placement: where stages live, or `None` for no steps.
         loss: Keras loss of every head.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
@@ -53,20 +58,23 @@ class CompiledSteps:
         heads: Sequence[Any] = (),
         optimizers: Sequence[Any] = (),
         method: Method | None = None,
+        placement: Placement | None = None,
         loss: Any = None,
         **settings: Any,
     ) -> None:
         self.steps: list[StageStep] = []
-        self.buffered: BufferedStep | None = None
+        self.stored: StoredStep | None = None
         self.loss = loss
         self.compiled_with: dict[str, Any] = {}
         for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
-            exit_model = Exit(name=f"exit_{k + 1}")
-            copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
-            exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
-            self.steps.append(
-                StageStep(k + 1, stage, head, exit_model, optimizer, method or Method())
-            )
+            device = None if placement is None else placement.devices[k]
+            with contextlib.nullcontext() if device is None else tf.device(device):
+                exit_model = Exit(name=f"exit_{k + 1}")
+                copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
+                exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
+                self.steps.append(
+                    StageStep(k + 1, stage, head, exit_model, optimizer, method or Method(), device)
+                )
 
     def trainable_variables(self, k: int) -> list[Any]:
         """Give what stage k, counted from 0, trains."""
@@ -155,23 +163,36 @@ class CompiledSteps:
                 moved.append(step)
         return bool(moved)
 
-    def use_buffers(
-        self, regime: Any, spec: Any, seed: int, batch_size: int | None, goes_on: bool
+    def settle(self, placement: Placement) -> None:
+        """Move what was made before the stages' devices were known."""
+        for k, step in enumerate(self.steps):
+            step.device = placement.devices[k]
+            held = [variable for metric in step.metrics for variable in metric.variables]
+            placement.move(k, [*held, *step.optimizer.variables])
+
+    def use_stores(
+        self, regime: Any, spec: Any, seed: int, batch_size: int | None, goes_on: bool, skews: bool
     ) -> bool:
-        """Put stores between the stages, if the regime has them; tell if they are new.
+        """Put stores between the stages, if the regime or skewed stages need them.
 
         Args:
             regime: the model's regime.
+            skews: bool. Whether stages of the parallel regime work on different batches.
             spec: structure of `tf.TensorSpec`, a batch.
             seed: int ≥ 0. Seed of the picks.
             batch_size: int, or `None` if it is not known.
             goes_on: bool. Whether what is stored is kept, where it fits.
 
+        Returns:
+            bool: whether functions that were traced before are of no use any more.
+
         Raises:
             ValueError: a batch's shapes are not known, or there are several replicas.
         """
-        if not isinstance(regime, Buffered):
-            return False
+        is_buffered, before = isinstance(regime, Buffered), self.stored
+        if not is_buffered and not (skews and isinstance(regime, Parallel)):
+            self.stored = None
+            return before is not None
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
                 "`Buffered` trains on one replica. Received: a strategy with several. Use "
@@ -179,17 +200,23 @@ class CompiledSteps:
             )
         if spec is None:
             raise ValueError(
-                "`Buffered` must know a batch's shapes before the first one comes. Received: a "
-                "generator. Pass arrays, a `tf.data.Dataset` or a `PyDataset`."
+                "A batch's shapes must be known before the first one comes, as the batches "
+                "between stages are stored. Received: data that do not tell. Pass arrays, a "
+                "`tf.data.Dataset`, a `PyDataset` or a generator."
             )
-        if self.buffered is None or self.buffered.regime is not regime:
-            self.buffered = BufferedStep(self.steps, regime, seed)
+        stored = before
+        if stored is None or stored.regime is not regime:
+            if is_buffered and regime.order != "skewed":
+                stored = BufferedStep(self.steps, regime, seed)
+            else:
+                stored = SkewedStep(self.steps, regime, measures_staleness=is_buffered)
+        self.stored = stored
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
-        is_new = self.buffered.prepare((x, y, sample_weight))
-        if not goes_on or batch_size != self.buffered.batch_size:
-            self.buffered.clear()
-        self.buffered.batch_size = batch_size
-        return is_new
+        is_new = stored.prepare((x, y, sample_weight))
+        if not goes_on or batch_size != stored.batch_size:
+            stored.clear()
+        stored.batch_size = batch_size
+        return is_new or stored is not before
 
     def make_metrics(self, spec: Any, predictions: Sequence[Shape]) -> None:
         """Make the metrics' variables from shapes; made inside the step, it is traced twice.
@@ -203,9 +230,10 @@ class CompiledSteps:
         )
         _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(one)
         for step, shape in zip(self.steps, predictions, strict=True):
-            prediction = tf.zeros([size or 1 for size in shape], step.head.compute_dtype)
-            step.exit.compute_metrics(None, y, prediction, sample_weight)
-            step.exit.reset_metrics()
+            with step.on_device():
+                prediction = tf.zeros([size or 1 for size in shape], step.head.compute_dtype)
+                step.exit.compute_metrics(None, y, prediction, sample_weight)
+                step.exit.reset_metrics()
 
 
 @contextlib.contextmanager

@@ -52,6 +52,11 @@ class FeatureBuffer:
         self._made_at = counter([capacity])
 
     @property
+    def features_spec(self) -> Any:
+        """`tf.TensorSpec` of a batch's features."""
+        return self._leaves[0]
+
+    @property
     def variables(self) -> list[tf.Variable]:
         """All that the store holds."""
         counters = [self.steps, self._size, self._writes]
@@ -87,25 +92,31 @@ class FeatureBuffer:
         )
         place = tf.argmin(newest_first)
         staleness = self.steps - tf.gather(self._made_at, place)
-        leaves = iter([tf.gather(slot, place) for slot in self._slots])
+        if self.capacity == 1:
+            # The slot's own memory: a write puts another tensor there, and changes none.
+            leaves = iter([tf.squeeze(tf.convert_to_tensor(slot), [0]) for slot in self._slots])
+        else:
+            leaves = iter([tf.gather(slot, place) for slot in self._slots])
         one = tf.ones([1], tf.int64)
         self._uses.scatter_add(tf.IndexedSlices(one, place[None]))
         batch = tf.nest.map_structure(lambda s: None if s is None else next(leaves), self._spec)
         return batch, staleness
 
-    def write(self, batch: Any, keep: Any = True) -> None:
+    def write(self, batch: Any, keep: Any = True) -> Any:
         """Put a batch into the next slot, and count the writing stage's step.
 
         Args:
             batch: structure as `spec`.
             keep: bool or bool tensor. Whether to write; the step counts anyway. Defaults to
                 `True`.
+
+        Returns:
+            A tensor, so that a branch of `tf.cond` can give one.
         """
         self.steps.assign_add(1)
         if keep is True:
-            self._put(batch)
-        else:
-            tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
+            return self._put(batch)
+        return tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
 
     def _put(self, batch: Any) -> Any:
         leaves = [_open(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl import from_model as functional
+from keras_trgl.callback_lists import has, listed, only_one
 from keras_trgl.checks import check_stage_sizes
 from keras_trgl.compiled_network import CompiledNetwork
 from keras_trgl.compiled_steps import readable_errors
@@ -15,7 +16,8 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
 from keras_trgl.methods.trgl import TRGL, VanGL
-from keras_trgl.parts import chosen, head_recipes, own_heads, own_stages, pick_seed
+from keras_trgl.parts import bring_home, chosen, head_recipes, own_heads, own_stages, pick_seed
+from keras_trgl.placement import on_devices
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.multi_lap import MultiLap
 from keras_trgl.regimes.parallel import Parallel
@@ -94,9 +96,10 @@ class GreedyModel(CompiledNetwork):
         self.method = chosen("method", method, Method, METHODS)
         self.regime = chosen("regime", regime, Regime, REGIMES)
         self.seed = pick_seed(seed)
-        parts = own_stages(stages, heads, self.method, self.seed)
+        parts, self.placement = own_stages(stages, heads, self.method, self.seed)
         self.stages: list[Stage] = parts
-        self.heads: list[Any] = own_heads(heads, parts, self.seed)
+        self.heads: list[Any] = own_heads(heads, parts, self.seed, self.placement)
+        self.placement.check_idle(self.regime.idle_device)
         self.training_run: TrainingRun | None = None
         self._timetable = Timetable(self.regime, len(parts))
         expected = getattr(parts[0].blocks[0], "expected_input_shape", None)
@@ -147,7 +150,9 @@ class GreedyModel(CompiledNetwork):
         """
         residuals = kwargs.pop("residuals", None)
         stages = functional.split_functional(model, num_stages, residuals=residuals)
-        built = cls(stages, head_recipes(head, len(stages)), **kwargs)
+        heads = head_recipes(head, len(stages))
+        bring_home(stages, heads, chosen("method", kwargs.get("method", "trgl"), Method, METHODS))
+        built = cls(stages, heads, **kwargs)
         built.build((None, *model.input_shape[1:]))
         return built
 
@@ -169,11 +174,20 @@ class GreedyModel(CompiledNetwork):
             return self.regime.plan(self.num_stages), 0
         return self.training_run.key
 
+    @property
+    def _stored(self) -> Any:
+        """The step that takes batches from stores, if it is to be taken now.
+
+        A single batch outside `fit` goes through all stages of the parallel regime at once.
+        """
+        in_fit = self.training_run is not None or isinstance(self.regime, Buffered)
+        return self._steps.stored if in_fit else None
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Let the stages that the regime plans step on one batch; called by `fit`."""
         x, y, sample_weight = self._unpack(data)
-        if self._steps.buffered is not None:
-            self._steps.buffered((x, y, sample_weight))
+        if self._stored is not None:
+            self._stored((x, y, sample_weight))
             return self._results()
         features, (plan, level) = x, self._place
         for k in range(level, max(plan) + 1):
@@ -194,21 +208,22 @@ class GreedyModel(CompiledNetwork):
             return self.train_function
         functions: dict[Any, Any] = {}
         make = super().make_train_function
-        if self._steps.buffered is not None:
-            self._steps.buffered.retrace()
+        if self._steps.stored is not None:
+            self._steps.stored.retrace()
 
         def train_function(iterator: Any) -> Any:
             run = self.training_run
             if run is not None and run.leaves_out(iterator):
                 return self._results()
-            if self._place not in functions:
+            key = (self._place, self._stored)
+            if key not in functions:
                 # Keras makes the function in place of this one.
                 outer = self.train_function
                 make(force=True)
-                functions[self._place], self.train_function = self.train_function, outer
+                functions[key], self.train_function = self.train_function, outer
             if run is None:
-                return functions[self._place](iterator)
-            logs = functions[self._place](run.feed.iterator(iterator))
+                return functions[key](iterator)
+            logs = functions[key](run.feed.iterator(iterator))
             run.count()
             return logs
 
@@ -221,21 +236,23 @@ class GreedyModel(CompiledNetwork):
             self.train_function = self.test_function = self.predict_function = None
             self.make_train_function()
 
+    @on_devices
     def drain(self) -> None:
         """Let later stages train on the batches that are on their way to them."""
-        if self._steps.buffered is not None:
-            self._steps.buffered.drain_all(self.run_eagerly)
+        if self._steps.stored is not None:
+            self._steps.stored.drain_all(self.run_eagerly)
 
     def state_variables(self) -> dict[str, list[Any]]:
         """Give all variables that training changes, by group, in a fixed order."""
-        buffered = self._steps.buffered
+        stored = self._steps.stored
         return {
             "model": list(self.variables),
             "metrics": [variable for one in self.metrics for variable in one.variables],
             "optimizer": list(self.optimizer.variables),
-            "stores": [] if buffered is None else buffered.variables,
+            "stores": [] if stored is None else stored.variables,
         }
 
+    @on_devices
     def fit(
         self,
         x: Any = None,
@@ -295,7 +312,7 @@ class GreedyModel(CompiledNetwork):
             steps_per_epoch=steps_per_epoch,
             first=place,
             seed=derive_seed(self.seed, DATA),
-            keeps_place=backup is not None and not self._has_strategy,
+            keeps_place=backup is not None and not self._has_replicas,
             class_weight=class_weight,
         )
         if backup is not None and not data.is_replayable:
@@ -344,7 +361,7 @@ class GreedyModel(CompiledNetwork):
         self, data: TrainingData, callbacks: Any, multiplier: Any, backup: bool, goes_on: bool
     ) -> None:
         """Make what steps need before the first one, and forget traces of other settings."""
-        stops = any(isinstance(one, keras.callbacks.TerminateOnNaN) for one in listed(callbacks))
+        stops = has(callbacks, keras.callbacks.TerminateOnNaN)
         schemes = []
         if multiplier is not None:
             schemes = [multiplier.scheme(k + 1) for k in range(self.num_stages)]
@@ -354,6 +371,7 @@ class GreedyModel(CompiledNetwork):
         ]
         # A PyDataset is asked for a batch only where shapes must be known.
         wants = isinstance(self.regime, Buffered) or self._timetable.total_epochs is not None
+        wants = wants or self.placement.strategy is not None
         spec = data.first_spec() if wants or backup else data.element_spec
         if spec is not None and not self.built:
             with self.distribute_strategy.scope():
@@ -365,7 +383,9 @@ class GreedyModel(CompiledNetwork):
         seed = derive_seed(self.seed, PICKS)
         with self.distribute_strategy.scope():
             size = getattr(data.source, "batch_size", None)
-            changed.append(self._steps.use_buffers(self.regime, spec, seed, size, goes_on))
+            goes_on = goes_on and isinstance(self.regime, Buffered)
+            skews = self.placement.skews
+            changed.append(self._steps.use_stores(self.regime, spec, seed, size, goes_on, skews))
         if any(changed):
             self.train_function = None
         if self.built and spec is not None and not tf.distribute.has_strategy():
@@ -387,7 +407,7 @@ class GreedyModel(CompiledNetwork):
         from keras_trgl.callbacks.depth_progbar import DepthProgbar
 
         given = listed(callbacks)
-        if any(isinstance(one, keras.callbacks.ProgbarLogger) for one in given) or not verbose:
+        if has(given, keras.callbacks.ProgbarLogger) or not verbose:
             return given
         return [*given, DepthProgbar()]
 
@@ -401,7 +421,8 @@ class GreedyModel(CompiledNetwork):
         del kwargs
         stages, heads, shape = self._first(self.num_stages)
         optimizers = self.optimizer.optimizers if self.compiled else []
-        print_fn(stage_table(self.name, shape, stages, heads, self.method, optimizers))
+        devices = self.placement.devices
+        print_fn(stage_table(self.name, shape, stages, heads, self.method, optimizers, devices))
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration: stages, heads, method, regime and seed."""
@@ -423,27 +444,5 @@ class GreedyModel(CompiledNetwork):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )
+        bring_home(config["stages"], config["heads"], config["method"])
         return cls(**config)
-
-
-def listed(callbacks: Any) -> list[Any]:
-    """Give the callbacks as `fit` takes them, one, several or none, as a list."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    if callbacks is None:
-        return []
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def only_one(callbacks: Any, kind: type) -> Any:
-    """Give the callback of a kind, or `None`.
-
-    Raises:
-        ValueError: there are several.
-    """
-    found = [one for one in listed(callbacks) if isinstance(one, kind)]
-    if len(found) > 1:
-        raise ValueError(
-            f"`callbacks` may hold one {kind.__name__}. Received: {len(found)} of them."
-        )
-    return found[0] if found else None

@@ -5,6 +5,7 @@ attribute; `move_variables` puts another in its place, and is the only function 
 Functions that were traced before hold the old ones: trace them anew.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,27 +20,32 @@ def current_device() -> str:
 def device_name(device: str) -> str:
     """Give the full name of a device.
 
+    Args:
+        device: str. `"GPU:0"`, or a full name; without a job, a device of this process.
+
     Raises:
         ValueError: there is no such device.
     """
-    known = [one.name for one in tf.config.list_logical_devices()]
-    spec = tf.DeviceSpec.from_string(device if device.startswith("/") else f"/device:{device}")
-    found = [
-        name
-        for name in known
-        if (spec.device_type, spec.device_index or 0)
-        == (
-            tf.DeviceSpec.from_string(name).device_type,
-            tf.DeviceSpec.from_string(name).device_index,
-        )
+    here = tf.DeviceSpec.from_string(current_device())
+    # Within one process TensorFlow lists its devices without the job.
+    known = [
+        here.make_merged_spec(tf.DeviceSpec.from_string(one.name)).to_string()
+        for one in tf.config.list_logical_devices()
     ]
-    if not found:
-        raise ValueError(
-            f"A device must be one of {', '.join(known)}. Received: {device!r}. The host is "
-            "'CPU:0'."
-        )
-    with tf.device(found[0]):
-        return current_device()
+    with contextlib.suppress(ValueError):
+        asked = tf.DeviceSpec.from_string(device if device.startswith("/") else f"/device:{device}")
+        first = here.replace(device_type=asked.device_type or "CPU", device_index=0)
+        name = first.make_merged_spec(asked).to_string()
+        if name in known:
+            return name
+    raise ValueError(
+        f"A device must be one of {', '.join(known)}. Received: {device!r}. The host is 'CPU:0'."
+    )
+
+
+def device_of(variable: Any) -> str:
+    """Give the name of the device that a Keras variable lives on."""
+    return str(variable._value.device)
 
 
 def move_variables(variables: Sequence[Any], device: str) -> bool:
@@ -52,7 +58,7 @@ def move_variables(variables: Sequence[Any], device: str) -> bool:
     moved = False
     for variable in variables:
         held = variable._value
-        if held.device == device:
+        if device_of(variable) == device:
             continue
         with tf.device(device):
             variable._value = tf.Variable(

@@ -1,5 +1,6 @@
 """One optimizer per stage behind one Keras optimizer."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,14 @@ from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
 Variables = list[Any]
+On = Callable[[int], Any]
+"""Gives the context in which what belongs to stage k, counted from 0, is made."""
+
+
+def anywhere(k: int) -> Any:
+    """Give a context that changes nothing."""
+    del k
+    return contextlib.nullcontext()
 
 
 def _copy_decay_exclusions(template: Any, copy: Any) -> None:
@@ -74,15 +83,21 @@ class StageOptimizers(keras.optimizers.Optimizer):
         self.optimizers = list(optimizers)
         self._variables_of: Callable[[int], Variables] | None = None
         self._known: dict[int, list[int]] = {}
+        self._on: On = anywhere
 
     @classmethod
-    def from_template(cls, optimizer: Any, num_stages: int) -> "StageOptimizers":
+    def from_template(
+        cls, optimizer: Any, num_stages: int, on: On | None = None
+    ) -> "StageOptimizers":
         """Give one copy of `optimizer` per stage, or a list of K, as one optimizer.
 
         Args:
             optimizer: anything `keras.optimizers.get` takes, a list of K of those, or a
                 `StageOptimizers`.
             num_stages: int. K.
+            on: function of k, counted from 0, that gives the context in which stage k's
+                optimizer is made, also those of a list; `None` makes a single one's copies
+                anywhere, and takes those of a list as they are. Defaults to `None`.
 
         Raises:
             ValueError: a list of another length, or an optimizer that was built elsewhere.
@@ -94,13 +109,13 @@ class StageOptimizers(keras.optimizers.Optimizer):
         else:
             template = keras.optimizers.get(optimizer)
             _check_unbuilt(template)
-            return cls([copy_optimizer(template, f"stage_{k + 1}") for k in range(num_stages)])
+            return cls._made([template] * num_stages, on)
         if len(chosen) != num_stages:
             raise ValueError(
                 f"`optimizer` must be one optimizer or a list of {num_stages}, one per stage. "
                 f"Received: {len(chosen)} optimizers."
             )
-        if isinstance(optimizer, cls):
+        if isinstance(optimizer, cls) and on is None:
             return optimizer
         for one in chosen:
             _check_unbuilt(one)
@@ -109,16 +124,25 @@ class StageOptimizers(keras.optimizers.Optimizer):
                 "Every stage needs an optimizer of its own. Received: the same one twice in "
                 f"{chosen}. Give a single optimizer to have it copied."
             )
-        return cls(chosen)
+        return cls(chosen) if on is None else cls._made(chosen, on)
+
+    @classmethod
+    def _made(cls, templates: Sequence[Any], on: On | None) -> "StageOptimizers":
+        copies = []
+        for k, template in enumerate(templates):
+            with (on or anywhere)(k):
+                copies.append(copy_optimizer(template, f"stage_{k + 1}"))
+        made = cls(copies)
+        made._on = on or anywhere
+        return made
 
     def scale_losses(self) -> None:
         """Give every stage a loss scale of its own, for `mixed_float16`."""
-        self.optimizers = [
-            one
-            if isinstance(one, keras.optimizers.LossScaleOptimizer)
-            else keras.optimizers.LossScaleOptimizer(one, name=f"stage_{k + 1}")
-            for k, one in enumerate(self.optimizers)
-        ]
+        for k, one in enumerate(self.optimizers):
+            if not isinstance(one, keras.optimizers.LossScaleOptimizer):
+                with self._on(k):
+                    scaled = keras.optimizers.LossScaleOptimizer(one, name=f"stage_{k + 1}")
+                self.optimizers[k] = scaled
 
     def bind(self, variables_of: Callable[[int], Variables]) -> None:
         """Tell which variables stage k, counted from 0, trains.
@@ -142,7 +166,8 @@ class StageOptimizers(keras.optimizers.Optimizer):
             )
         for k, one in enumerate(self.optimizers):
             if not one.built:
-                one.build(self._variables_of(k))
+                with self._on(k):
+                    one.build(self._variables_of(k))
                 self._known[k] = [id(variable) for variable in self._variables_of(k)]
         self.built = True
 

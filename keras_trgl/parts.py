@@ -9,6 +9,7 @@ import keras
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import Method
+from keras_trgl.placement import Placement
 from keras_trgl.seeds import BLOCK, HEAD, fill_seeds
 
 
@@ -75,10 +76,11 @@ def own_layer(layer: Any, name: str, seed: int, *position: int) -> Any:
 
 def own_stages(
     stages: Sequence[Any], heads: Sequence[Any], method: Method, seed: int
-) -> list[Stage]:
-    """Give the model's stages, with the method's regularisers.
+) -> tuple[list[Stage], Placement]:
+    """Give the model's stages, with the method's regularisers, and where they live.
 
-    A method that does not cut the gradient gets all blocks as a single stage.
+    A method that does not cut the gradient gets all blocks as a single stage. Layers are made
+    where their stage lives: some have variables from the start.
 
     Raises:
         ValueError: there is no stage, their number is not that of the heads, or a built layer
@@ -94,21 +96,33 @@ def own_stages(
     if not method.cuts_gradient:
         groups = [[block for group in groups for block in group]]
     _check_own([layer for group in groups for layer in group] + list(heads))
-    own, index = [], 0
+    own, index, placement = [], 0, Placement(len(groups))
     for k, group in enumerate(groups):
         copies = []
-        for block in group:
-            copies.append(own_layer(block, f"block_{index + 1}", seed, BLOCK, index))
-            index += 1
-        stage = Stage(copies, name=f"stage_{k + 1}")
-        stage.trainable = getattr(stages[k], "trainable", True)
-        if stage.residual_units:
-            stage.regularizer = method.make_regularizer(k, len(groups))
+        with placement.on(k):
+            for block in group:
+                copies.append(own_layer(block, f"block_{index + 1}", seed, BLOCK, index))
+                placement.check_home(copies[-1], k)
+                index += 1
+            stage = Stage(copies, name=f"stage_{k + 1}")
+            stage.trainable = getattr(stages[k], "trainable", True)
+            if stage.residual_units:
+                stage.regularizer = method.make_regularizer(k, len(groups))
         own.append(stage)
-    return own
+    return own, placement
 
 
-def own_heads(heads: Sequence[Any], stages: Sequence[Stage], seed: int) -> list[Any]:
+def bring_home(stages: Sequence[Any], heads: Sequence[Any], method: Method) -> None:
+    """Move layers that a model is made of anew, and are built, to where their stage lives."""
+    placement = Placement(len(stages) if method.cuts_gradient else 1)
+    for k, (stage, head) in enumerate(zip(stages, heads, strict=True)):
+        if method.cuts_gradient:
+            placement.move(k, [*stage.variables, *head.variables])
+
+
+def own_heads(
+    heads: Sequence[Any], stages: Sequence[Stage], seed: int, placement: Placement
+) -> list[Any]:
     """Give the model's heads: as many as stages, the last ones where stages were joined.
 
     A head's seed comes from the index of the block before it, so it does not depend on K.
@@ -116,7 +130,9 @@ def own_heads(heads: Sequence[Any], stages: Sequence[Stage], seed: int) -> list[
     own, blocks = [], 0
     for k, (head, stage) in enumerate(zip(heads[-len(stages) :], stages, strict=True)):
         blocks += len(stage.blocks)
-        own.append(own_layer(head, f"head_{k + 1}", seed, HEAD, blocks - 1))
+        with placement.on(k):
+            own.append(own_layer(head, f"head_{k + 1}", seed, HEAD, blocks - 1))
+        placement.check_home(own[-1], k)
     return own
 
 

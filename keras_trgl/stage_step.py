@@ -4,9 +4,11 @@ A step is traced once as a function that is not inlined. Its features are handed
 whole function, gradients included, is done: so stage k+1 cannot begin before stage k has freed
 its activations, and every schedule that shares the function gives the same numbers bit for bit.
 Under a strategy with replicas the update may not sit in such a function; there the features wait
-for the gradients by a control dependency.
+for the gradients by a control dependency. Under a strategy that places stages the function runs on
+its stage's device.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -99,6 +101,9 @@ class StageStep:
         exit_model: compiled `Exit`.
         optimizer: Keras optimizer of this stage.
         method: `Method` whose `objective` the stage minimises.
+        device: str, the device that the step runs on, or `None` for any. Defaults to `None`.
+
+    Attributes:
         raise_on_nan: bool. Whether a loss that is not finite stops the step before its update.
     """
 
@@ -110,7 +115,7 @@ class StageStep:
         exit_model: Exit,
         optimizer: Any,
         method: Method,
-        raise_on_nan: bool = True,
+        device: str | None = None,
     ) -> None:
         self.depth = depth
         self.stage = stage
@@ -118,12 +123,17 @@ class StageStep:
         self.exit = exit_model
         self.optimizer = optimizer
         self.method = method
-        self.raise_on_nan = raise_on_nan
+        self.device = device
+        self.raise_on_nan = True
         self.multiplier: MultiplierScheme | None = None
         self.objective_tracker = keras.metrics.Mean(name="objective")
         self.energy_tracker = keras.metrics.Mean(name="energy")
         self.staleness_tracker: Any = None
         self.retrace()
+
+    def on_device(self) -> Any:
+        """Give the context that the step's arithmetic is put into."""
+        return contextlib.nullcontext() if self.device is None else tf.device(self.device)
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -149,6 +159,10 @@ class StageStep:
             idle: bool. Whether the stage saw nothing, so that its metrics may not be made yet.
                 Defaults to `False`.
         """
+        with self.on_device():
+            return self._results(training, idle)
+
+    def _results(self, training: bool, idle: bool) -> dict[str, Any]:
         try:
             results = dict(self.exit.get_metrics_result())
         except ValueError:
@@ -180,25 +194,42 @@ class StageStep:
         Returns:
             Tensor: the stage's features before this update, without a gradient; or `None`.
         """
-        if tf.executing_eagerly() or tf.distribute.has_strategy():
-            features, gradients, _ = self._forward_and_update(features, y, sample_weight)
-            with tf.control_dependencies([g for g in gradients if g is not None]):
-                return tf.stop_gradient(tf.identity(features))
-        if not hands_on:
-            self._train_last(features, y, sample_weight)
-            return None
-        return tf.stop_gradient(self._train(features, y, sample_weight))
+        with self.on_device():
+            if self._runs_inline:
+                features, gradients, _ = self._forward_and_update(features, y, sample_weight)
+                with tf.control_dependencies([g for g in gradients if g is not None]):
+                    return tf.stop_gradient(tf.identity(features))
+            if not hands_on:
+                self._train_last(features, y, sample_weight)
+                return None
+            return tf.stop_gradient(self._train(features, y, sample_weight))
+
+    @property
+    def _runs_inline(self) -> bool:
+        """Whether the update may not sit in a function of its own."""
+        return tf.executing_eagerly() or (tf.distribute.has_strategy() and self.device is None)
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
         self._train = SharedFunction(lambda *batch: self._forward_and_update(*batch)[0])
         self._train_last = SharedFunction(lambda *batch: self._forward_and_update(*batch)[2])
         self._pass_on = {
-            training: SharedFunction(lambda x, training=training: self.stage(x, training=training))
+            training: SharedFunction(lambda x, training=training: self._features(x, training))
             for training in (False, True)
         }
 
+    def _features(self, x: Tensor, training: bool) -> Tensor:
+        with self.on_device():
+            return self.stage(x, training=training)
+
     def _forward_and_update(
+        self, inputs: Tensor, y: Any, sample_weight: Any
+    ) -> tuple[Tensor, list[Any], Tensor]:
+        # A function's own graph does not know the device that it is called on.
+        with self.on_device():
+            return self._update(inputs, y, sample_weight)
+
+    def _update(
         self, inputs: Tensor, y: Any, sample_weight: Any
     ) -> tuple[Tensor, list[Any], Tensor]:
         variables = self.trainable_variables
@@ -300,12 +331,17 @@ class StageStep:
             training: bool. Whether it normalizes by the batch and drops units. Defaults to
                 `False`.
         """
-        if tf.distribute.has_strategy():
-            return tf.stop_gradient(self.stage(features, training=training))
-        return tf.stop_gradient(self._pass_on[training](features))
+        with self.on_device():
+            if tf.distribute.has_strategy() and self.device is None:
+                return tf.stop_gradient(self._features(features, training))
+            return tf.stop_gradient(self._pass_on[training](features))
 
     def evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features."""
+        with self.on_device():
+            return self._evaluate(inputs, y, sample_weight)
+
+    def _evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
         features = self.stage(inputs, training=False)
         prediction = self.head(features, training=False)
         task = self.exit.compute_loss(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.stage import Stage
+from keras_trgl.placement import Placement, on_devices
 from keras_trgl.saving import check_weights_fit, weights_kept_on_failure, written_aside
 from keras_trgl.truncate import all_exits_model, truncated_model
 from keras_trgl.types import Shape, Tensor
@@ -13,11 +14,12 @@ from keras_trgl.types import Shape, Tensor
 class StagedNetwork(keras.Model):
     """What `GreedyModel` is before it trains: stages in a row, with a head at each end.
 
-    A member sets `stages` and `heads`.
+    A member sets `stages`, `heads` and `placement`.
     """
 
     stages: list[Stage]
     heads: list[Any]
+    placement: Placement
     built: bool
     train_function: Any
     test_function: Any
@@ -39,20 +41,32 @@ class StagedNetwork(keras.Model):
             return
         shape: Shape = (None, *tuple(input_shape)[1:])
         self._input_shape = shape
+        if self.placement.is_open:
+            self._settle(shape)
         for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True), start=1):
-            if not stage.built:
-                stage.build(shape)
-            shape = tuple(stage.compute_output_shape(shape))
-            if head.built:
-                continue
-            try:
-                head.build(shape)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
-                    f"{shape}. Received: {error}"
-                ) from error
+            with self.placement.on(depth - 1):
+                if not stage.built:
+                    stage.build(shape)
+                shape = tuple(stage.compute_output_shape(shape))
+                if not head.built:
+                    self._build_head(head, depth, shape)
         self.built = True
+
+    def _settle(self, shape: Shape) -> None:
+        """Choose the stages' devices, and move what was made before there."""
+        self.placement.resolve(self.stages, self.heads, shape)
+        for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
+            self.placement.move(k, [*stage.variables, *head.variables])
+
+    @staticmethod
+    def _build_head(head: Any, depth: int, shape: Shape) -> None:
+        try:
+            head.build(shape)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
+                f"{shape}. Received: {error}"
+            ) from error
 
     def call(self, inputs: Tensor, training: bool | None = None, exits: Any = None) -> Any:
         """Predict at one depth or at all.
@@ -70,11 +84,12 @@ class StagedNetwork(keras.Model):
         depths = self._depths(exits)
         x, predictions = inputs, {}
         for depth in range(1, max(depths) + 1):
-            # Blocks, not the stage: predictions add no energy.
-            for block in self.stages[depth - 1].blocks:
-                x = block(x)
-            if depth in depths:
-                predictions[depth] = self.heads[depth - 1](x)
+            with self.placement.on(depth - 1):
+                # Blocks, not the stage: predictions add no energy.
+                for block in self.stages[depth - 1].blocks:
+                    x = block(x)
+                if depth in depths:
+                    predictions[depth] = self.heads[depth - 1](x)
         return [predictions[d] for d in depths] if exits == "all" else predictions[depths[0]]
 
     def _depths(self, exits: Any) -> list[int]:
@@ -96,6 +111,17 @@ class StagedNetwork(keras.Model):
             shape = tuple(stage.compute_output_shape(shape))
         return tuple(self.heads[-1].compute_output_shape(shape))
 
+    @on_devices
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict at the last depth, with the arguments of `keras.Model.predict`."""
+        return super().predict(*args, **kwargs)
+
+    @on_devices
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predict one batch at the last depth."""
+        return super().predict_on_batch(x)
+
+    @on_devices
     def predict_exits(self, x: Any, **kwargs: Any) -> list[Any]:
         """Predict at every depth.
 
@@ -150,22 +176,36 @@ class StagedNetwork(keras.Model):
     def export(self, filepath: Any, **kwargs: Any) -> None:
         """Export the last depth as Keras does; `truncate(k).export(…)` exports another."""
         _, _, shape = self._first(self.num_stages)
+        if self.placement.strategy is not None:
+            self._unplaced().export(filepath, **kwargs)
+            return
         # Keras exports only what was called; training calls stages, not the model.
         self(keras.ops.zeros((1, *[side or 1 for side in shape[1:]])))
         super().export(filepath, **kwargs)
 
+    def _unplaced(self) -> "StagedNetwork":
+        """Give a copy on the default device, whose graph names no other."""
+        copy = type(self).from_config(self.get_config())
+        copy.build(self._input_shape or ())
+        for variable, value in zip(copy.variables, self.variables, strict=True):
+            variable.assign(value.numpy())
+        return copy
+
+    @on_devices
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save as Keras does, but aside and then renamed: the old file stays whole till then."""
         self.drain()
         with written_aside(filepath, overwrite) as aside:
             super().save(aside, overwrite=overwrite, **kwargs)
 
+    @on_devices
     def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save the weights as Keras does, but aside and then renamed."""
         self.drain()
         with written_aside(filepath, overwrite) as aside:
             super().save_weights(aside, overwrite=overwrite, **kwargs)
 
+    @on_devices
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load weights of the same network; of another, raise and change nothing.
 

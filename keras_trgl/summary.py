@@ -15,6 +15,11 @@ def _count(layer: Any) -> tuple[int, int]:
     return sum(n for key, n in sizes.items() if key in trained), sum(sizes.values())
 
 
+def _short(device: Any) -> str:
+    """Give a device's name without what every device of this process has before it."""
+    return str(device).removeprefix("/job:localhost/replica:0/task:0/device:")
+
+
 def stage_table(
     name: str,
     input_shape: Shape,
@@ -22,6 +27,7 @@ def stage_table(
     heads: Sequence[Any],
     method: Any,
     optimizers: Sequence[Any],
+    devices: Sequence[str | None],
 ) -> str:
     """Give the summary of a built model as text.
 
@@ -32,11 +38,14 @@ def stage_table(
         heads: built heads.
         method: the method.
         optimizers: one per stage, or empty before `compile`.
+        devices: full name of each stage's device, or `None`; shown where one has a name.
 
     Returns:
         str, one row per stage and head.
     """
-    header = ("", "layer", "blocks", "output", "parameters", "trained", "by")
+    header: tuple[str, ...] = ("", "layer", "blocks", "output", "parameters", "trained", "by")
+    placed = any(devices)
+    header = (*header, "device") if placed else header
     rows: list[tuple[str, ...]] = []
     total = trained = 0
     shape = input_shape
@@ -60,6 +69,7 @@ def stage_table(
                     f"{count:,}",
                     f"{trainable:,}",
                     by if trainable else "nothing (frozen)",
+                    *([_short(devices[k - 1])] if placed else []),
                 )
             )
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

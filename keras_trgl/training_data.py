@@ -1,7 +1,9 @@
 """What `fit` meets at the door: the model's settings, and data in an order to replay."""
 
 import dataclasses
+import itertools
 import tempfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,18 @@ class TrainingData:
         return getattr(data, "element_spec", None)
 
     def first_spec(self) -> Any:
-        """Give shapes and types of a batch, from a `PyDataset`'s first one if need be."""
-        if self.element_spec is not None or not isinstance(self.source, keras.utils.PyDataset):
+        """Give shapes and types of a batch, if need be from the first one, which comes again."""
+        if self.element_spec is not None:
             return self.element_spec
+        if isinstance(self.source, keras.utils.PyDataset):
+            first = self.source[0]
+        elif isinstance(self.x, types.GeneratorType):
+            first, self.x = _looked_into(self.x)
+        else:
+            return None
         return keras.tree.map_structure(
             lambda leaf: tf.TensorSpec([None, *np.shape(leaf)[1:]], _keras_type(leaf)),
-            tuple(self.source[0]),
+            tuple(first),
         )
 
     @property
@@ -68,6 +76,21 @@ class TrainingData:
         """Whether any step's batch can be had again in another process."""
         by_index = isinstance(self.source, (BatchStream, keras.utils.PyDataset))
         return by_index or self.kept_iterator is not None
+
+
+def _looked_into(generator: Any) -> tuple[Any, Any]:
+    """Give a generator's first batch, and a generator that still has it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        first = next(generator)
+    except StopIteration:
+        raise ValueError(
+            "A generator must give a batch. Received: one that is at its end. Make a new one."
+        ) from None
+    return first, (batch for batch in itertools.chain([first], generator))
 
 
 def _keras_type(leaf: Any) -> Any:

@@ -218,20 +218,20 @@ class TrainingRun:
             "step": self.step,
             "steps_done": self.steps_done,
             "timetable": self.timetable.get_state(),
-            "rates": [] if self._steps.buffered is None else self._steps.buffered.rates,
+            "rates": [] if self._steps.stored is None else self._steps.stored.rates,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `get_state`'s result; `begin_epoch` goes to the place itself."""
         self.steps_done = state["steps_done"]
         self.timetable.set_state(state["timetable"])
-        if self._steps.buffered is not None:
-            self._steps.buffered.rates = state["rates"]
+        if self._steps.stored is not None:
+            self._steps.stored.rates = state["rates"]
 
     def _watch_rates(self) -> None:
         """Let stores begin with a warm-up again after a change of the learning rate."""
-        buffered = self._steps.buffered
-        if buffered is None:
+        stored = self._steps.stored
+        if stored is None:
             return
         rates: list[float | None] = []
         for one in self._steps.steps:
@@ -239,6 +239,6 @@ class TrainingRun:
             rate = optimizer.get_config().get("learning_rate")
             # A schedule moves in every step, and is no change.
             rates.append(float(rate) if isinstance(rate, (int, float)) else None)
-        if buffered.rates and rates != buffered.rates:
-            buffered.warm_up()
-        buffered.rates = rates
+        if stored.rates and rates != stored.rates:
+            stored.warm_up()
+        stored.rates = rates

@@ -1,5 +1,6 @@
 """Types that cross folders."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 Tensor: TypeAlias = Any
@@ -19,3 +20,23 @@ class KnowsMeanSquare(Protocol):
     @property
     def mean_square(self) -> Tensor | None:
         """Scalar of the latest call, or `None` where the call gave none."""
+
+
+@runtime_checkable
+class StagePlacement(Protocol):
+    """A strategy that puts stages on devices.
+
+    Attributes:
+        devices: full names of the devices.
+        stage_devices: `None`, a list of a device per stage, `"memory"` or `"time"`.
+        schedule: `"skewed"` or `"synchronous"`.
+        is_remote: whether a device is in another process.
+    """
+
+    devices: tuple[str, ...]
+    stage_devices: Any
+    schedule: str
+    is_remote: bool
+
+    def call(self, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
+        """Call a function that runs on the devices, and say which one is lost if one is."""

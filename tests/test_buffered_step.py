@@ -1,5 +1,6 @@
 """Which stage takes which batch, against a model of the regime in plain Python."""
 
+import contextlib
 import types
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from keras_trgl.buffered_step import BufferedStep
 from keras_trgl.regimes import Buffered
+from keras_trgl.skewed_step import SkewedStep
 
 K = 3
 SPEC = (tf.TensorSpec([None, 2], "float32"), tf.TensorSpec([None], "int64"), None)
@@ -22,6 +24,11 @@ class Tagging:
         self.count = tf.Variable(0.0)
         block = types.SimpleNamespace(compute_dtype="float32")
         self.stage = types.SimpleNamespace(compute_output_shape=lambda x: x, blocks=[block])
+
+    device = None
+
+    def on_device(self):
+        return contextlib.nullcontext()
 
     def train(self, x, y, sample_weight, hands_on=True):
         assert sample_weight is None
@@ -42,6 +49,12 @@ def stages(log, num_stages=K):
     return made
 
 
+def make_step(steps, regime, seed=0):
+    if regime.order == "skewed":
+        return SkewedStep(steps, regime)
+    return BufferedStep(steps, regime, seed)
+
+
 def batch(tag, size=2):
     x = tf.constant([[float(tag), 0.0]] * size)
     return x, tf.fill([size], tf.constant(tag, tf.int64)), None
@@ -55,7 +68,7 @@ def run(regime, num_batches=9, num_stages=K, seed=0, sizes=None, eager=False, wa
     """
     log = []
     steps = stages(log, num_stages)
-    buffered = BufferedStep(steps, regime, seed)
+    buffered = make_step(steps, regime, seed)
     buffered.prepare(SPEC)
     one = tf.function(lambda x, y: buffered((x, y, None)), autograph=False)
     for tag in range(num_batches):
@@ -159,7 +172,7 @@ def test_stores_of_one_take_every_batch_once_at_every_stage_and_none_is_stale(re
 
 def test_skewed_stages_are_one_batch_apart():
     regime, log = Buffered(order="skewed"), []
-    buffered = BufferedStep(stages(log), regime, 0)
+    buffered = make_step(stages(log), regime)
     buffered.prepare(SPEC)
     calls = []
     for tag in range(4):
@@ -182,7 +195,7 @@ def test_a_run_of_fewer_batches_than_stages_is_drained():
 def test_other_orders_drain_nothing():
     seen, buffered = run(Buffered(capacity=2), 4)
     buffered.drain_all()
-    assert buffered.in_flight()
+    assert all(buffer.readable() for buffer in buffered.buffers)
     assert [step.count.numpy() for step in buffered.steps] == [
         sum(k == at for at, _, _ in seen) for k in range(K)
     ]

@@ -12,10 +12,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {
     0: "types checks registration energy version",
     1: "layers losses regularizers feature_buffer feature_cache optimizers datasets seeds saving "
-    "moving",
+    "moving callback_lists",
     2: "heads architectures splitting methods regimes",
-    3: "stage_step buffered_step truncate resume parts compiled_steps from_model summary "
-    "training_data training_run staged_network compiled_network cached_features",
+    3: "stage_step stored_step buffered_step skewed_step truncate resume parts placement "
+    "compiled_steps from_model summary training_data training_run staged_network "
+    "compiled_network cached_features",
     4: "greedy_model",
     5: "callbacks distribute diagnostics search export",
 }
@@ -26,8 +27,9 @@ SHARED = {
     "heads": {"head"},
     "methods": {"method"},
     "regimes": {"regime", "in_turn", "stop_stage"},
-    "splitting": {"partition", "profile", "activation_bytes"},
+    "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
+    "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
 }
 """Files of a folder that its other files may import."""
 
@@ -35,9 +37,18 @@ ACROSS_OF_ONE_RANK = {
     ("energy", "types"),
     # Files of rank 3 are steps of one way; none of these edges closes a cycle.
     ("compiled_steps", "stage_step"),
-    ("staged_network", "truncate"),
-    ("buffered_step", "stage_step"),
+    ("compiled_steps", "placement"),
+    ("compiled_steps", "stored_step"),
     ("compiled_steps", "buffered_step"),
+    ("compiled_steps", "skewed_step"),
+    ("staged_network", "truncate"),
+    ("staged_network", "placement"),
+    ("parts", "placement"),
+    ("stored_step", "stage_step"),
+    ("buffered_step", "stage_step"),
+    ("buffered_step", "stored_step"),
+    ("skewed_step", "stored_step"),
+    ("compiled_network", "placement"),
     ("compiled_network", "compiled_steps"),
     ("compiled_network", "stage_step"),
     ("compiled_network", "staged_network"),
@@ -51,7 +62,10 @@ TENSORFLOW = {
     "layers/batch_normalization",
     "layers/kernels",
     "stage_step",
+    "stored_step",
     "buffered_step",
+    "skewed_step",
+    "placement",
     "moving",
     "compiled_network",
     "compiled_steps",

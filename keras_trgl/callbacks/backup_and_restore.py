@@ -167,6 +167,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             self.path.unlink(missing_ok=True)
 
     def _save(self, place: dict[str, Any], epoch: int | None = None, logs: Any = None) -> None:
+        self.model.drain()
         history = self.model.history
         # This epoch's row comes later: the history is the last of the callbacks.
         ended = [] if epoch is None or epoch in history.epoch else [epoch]

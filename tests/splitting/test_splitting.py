@@ -13,8 +13,8 @@ from keras_trgl.heads import ConvHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.splitting import by_depth, by_memory, min_max_partition, published
 from keras_trgl.splitting.activation_bytes import Counter, Held
-from keras_trgl.splitting.by_memory import IN_FLIGHT, stage_bytes
 from keras_trgl.splitting.published import SIZES
+from keras_trgl.splitting.stage_bytes import IN_FLIGHT, stage_bytes
 
 UNITS = {
     "resnet32": 15,

@@ -1,0 +1,177 @@
+"""Where the stages of one model live, as the strategy that is in force wants it."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_trgl.moving import device_name, device_of, move_variables
+from keras_trgl.splitting.by_depth import by_depth
+from keras_trgl.splitting.partition import min_max_partition
+from keras_trgl.splitting.profile import profile
+from keras_trgl.splitting.stage_bytes import stage_bytes
+from keras_trgl.types import Shape, StagePlacement
+
+PROFILED_BATCH = 32
+"""Examples of a batch that stages are timed with, for `stage_devices="time"`."""
+
+
+class Placement:
+    """The devices of a model's stages; no devices where the strategy in force places no stages.
+
+    Args:
+        num_stages: int. K.
+
+    Attributes:
+        strategy: the `StagePlacement` in force, or `None`.
+        devices: list of K full device names, or of `None`.
+
+    Raises:
+        ValueError: the strategy has more devices than the model stages, or `stage_devices` of
+            another length.
+    """
+
+    def __init__(self, num_stages: int) -> None:
+        strategy: Any = tf.distribute.get_strategy()
+        self.strategy = strategy if isinstance(strategy, StagePlacement) else None
+        self.devices: list[str | None] = [None] * num_stages
+        self.is_open = False
+        if self.strategy is None:
+            return
+        wanted, devices = self.strategy.stage_devices, self.strategy.devices
+        if len(devices) > num_stages:
+            raise ValueError(
+                "Every device needs a stage. Received: "
+                f"{len(devices)} devices for {num_stages} stages. Give `StageParallelStrategy` at "
+                f"most {num_stages} devices, or cut the network into more stages."
+            )
+        if isinstance(wanted, tuple):
+            if len(wanted) != num_stages:
+                raise ValueError(
+                    "`stage_devices` must name a device for every stage. Received: "
+                    f"{len(wanted)} devices for {num_stages} stages."
+                )
+            self.devices = list(wanted)
+            return
+        self._assign(by_depth(range(num_stages), len(devices)))
+        # Costs need the shape of the data, and only one device is no choice.
+        self.is_open = wanted is not None and len(devices) > 1
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether stages sit on more than one device."""
+        return len(set(self.devices)) > 1
+
+    @property
+    def skews(self) -> bool:
+        """Whether stages of one call are to work on different batches."""
+        return self.is_spread and self.strategy is not None and self.strategy.schedule == "skewed"
+
+    def on(self, k: int) -> Any:
+        """Give the context in which stage k, counted from 0, is made and run."""
+        device = self.devices[k]
+        return contextlib.nullcontext() if device is None else tf.device(device)
+
+    def call(self, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
+        """Call a function that runs on the stages' devices."""
+        if self.strategy is None:
+            return function(*args, **names)
+        stages: dict[str, list[int]] = {}
+        for depth, device in enumerate(self.devices, start=1):
+            stages.setdefault(str(device), []).append(depth)
+        return self.strategy.call(function, *args, stages=stages, **names)
+
+    def check_home(self, layer: Any, k: int) -> None:
+        """Raise unless a built layer lives where stage k, counted from 0, does.
+
+        Raises:
+            ValueError: one of its variables is elsewhere.
+        """
+        device = self.devices[k]
+        for variable in layer.variables if device is not None else ():
+            if device_of(variable) != device:
+                raise ValueError(
+                    f"Layers of stage {k + 1} must be made on its device, {device}. Received: "
+                    f"{layer.name}, built on {device_of(variable)}. Give an unbuilt layer, which "
+                    "is made anew there, and load its weights afterwards; or build it inside "
+                    f"`with tf.device({device!r}):`."
+                )
+
+    def check_idle(self, idle_device: Any) -> None:
+        """Raise if a regime would move stages that have their devices.
+
+        Raises:
+            ValueError: `idle_device` is given.
+        """
+        if idle_device is not None and self.strategy is not None:
+            raise ValueError(
+                "Every stage has its device already, by `StageParallelStrategy`. Received: "
+                f"idle_device={idle_device!r}. Leave one of them out."
+            )
+
+    def check_jit(self, jit_compile: Any) -> None:
+        """Raise if one program of XLA would have to run on several devices.
+
+        Raises:
+            ValueError: `jit_compile` is `True` with stages on several devices.
+        """
+        if jit_compile is True and self.is_spread:
+            raise ValueError(
+                "XLA compiles for one device. Received: jit_compile=True with stages on "
+                f"{', '.join(sorted({str(one) for one in self.devices}))}. Leave `jit_compile` "
+                "out, or place all stages on one device."
+            )
+
+    def resolve(self, stages: Sequence[Any], heads: Sequence[Any], shape: Shape) -> None:
+        """Choose the devices of consecutive stages by what the stages cost.
+
+        Args:
+            stages: list of K stages.
+            heads: list of K heads.
+            shape: shape of the data, batch axis included.
+        """
+        if not self.is_open or self.strategy is None:
+            return
+        self.is_open, costs = False, []
+        for stage, head in zip(stages, heads, strict=True):
+            if self.strategy.stage_devices == "memory":
+                costs.append(float(stage_bytes(stage.blocks, head, shape)(0, len(stage.blocks))))
+            else:
+                with tf.device(self.strategy.devices[0]):
+                    times = profile(stage.blocks, PROFILED_BATCH, head=head, input_shape=shape[1:])
+                costs.append(times.stage_seconds(0, len(stage.blocks)))
+            shape = tuple(stage.compute_output_shape(shape))
+        sizes = min_max_partition(
+            len(costs), len(self.strategy.devices), lambda start, end: sum(costs[start:end])
+        )
+        self._assign(sizes)
+
+    def move(self, k: int, variables: Sequence[Any]) -> bool:
+        """Move variables of stage k, counted from 0, to its device; tell if any was elsewhere."""
+        device = self.devices[k]
+        return device is not None and move_variables(variables, device)
+
+    def _assign(self, sizes: Sequence[int]) -> None:
+        """Put the first stages on the first device, and so on."""
+        devices = self.strategy.devices if self.strategy is not None else ()
+        self.devices = [
+            device_name(device)
+            for device, size in zip(devices, sizes, strict=True)
+            for _ in range(size)
+        ]
+
+
+def on_devices(method: Any) -> Any:
+    """Let a model's method run so that a lost device gives an error that says which stage is lost.
+
+    Args:
+        method: method of a model with a `placement`.
+    """
+
+    @functools.wraps(method)
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.placement.call(method, self, *args, **kwargs)
+
+    return watched

@@ -1,0 +1,206 @@
+"""Seconds and bytes of every block and head, measured and counted."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_trgl.checks import check_integer
+from keras_trgl.moving import current_device
+from keras_trgl.registration import public
+from keras_trgl.splitting.activation_bytes import activation_bytes
+from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
+from keras_trgl.types import Shape
+
+WARM_UP = 2
+"""Runs before the measured ones: the first is slower, as memory is found and kernels are chosen."""
+
+
+@public
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What blocks, and the heads at the stages' ends, cost for one batch.
+
+    Attributes:
+        block_seconds: tuple of float, one per block: forward and backward pass.
+        head_seconds: tuple of float, one per block: a head on that block's output, 0 without.
+        block_bytes: tuple of int, one per block: activations that backpropagation keeps.
+        head_bytes: tuple of int, one per block: those of a head on that block's output.
+        bytes_of_stage: function of (start, end), as `stage_bytes`.
+
+    Example:
+        >>> from keras_trgl.splitting import Profile
+        >>> costs = Profile((1.0, 2.0), (0.5, 0.5), (8, 8), (4, 4), lambda start, end: 20)
+        >>> costs.stage_seconds(0, 2)
+        3.5
+    """
+
+    block_seconds: tuple[float, ...]
+    head_seconds: tuple[float, ...]
+    block_bytes: tuple[int, ...]
+    head_bytes: tuple[int, ...]
+    bytes_of_stage: Callable[[int, int], int] = dataclasses.field(repr=False)
+
+    def stage_seconds(self, start: int, end: int) -> float:
+        """Give the seconds of a stage of blocks start to end − 1, its head included.
+
+        Args:
+            start: int. Position of the first block, from 0.
+            end: int. Position after the last block.
+        """
+        return sum(self.block_seconds[start:end]) + self.head_seconds[end - 1]
+
+    def stage_bytes(self, start: int, end: int) -> int:
+        """Give the bytes of a stage of blocks start to end − 1, as `by_memory` counts them.
+
+        Args:
+            start: int. Position of the first block, from 0.
+            end: int. Position after the last block.
+        """
+        return self.bytes_of_stage(start, end)
+
+
+@public
+def profile(
+    blocks: Sequence[Any],
+    batch: Any,
+    head: Any = None,
+    input_shape: Shape | None = None,
+    repeats: int = 5,
+) -> Profile:
+    """Measure the seconds of blocks and heads, and count their bytes.
+
+    Forward and backward pass in training mode, on the device of the `tf.device` in force. Blocks
+    that are alike (class, configuration, shape of the input) are measured once, on copies: the
+    given ones stay as they are. The median of the repetitions is taken, in which kinds
+    alternate, so that a slow spell of the machine meets all of them.
+
+    Args:
+        blocks: list of layers, built or not.
+        batch: array of data `(batch, …)`, or an int ≥ 1, a number of examples of noise.
+        head: unbuilt layer that every stage gets a copy of, or `None`. Defaults to `None`.
+        input_shape: tuple without the batch axis, where `batch` is a number. `None` asks the first
+            block, which blocks of `architectures` answer. Defaults to `None`.
+        repeats: int ≥ 1. Measured runs of every kind. Defaults to `5`.
+
+    Returns:
+        `Profile`.
+
+    Raises:
+        TypeError: a block or the head is no Keras layer.
+        ValueError: there are no blocks; the shape of the data is not known; a number below 1.
+
+    Example:
+        >>> from keras_trgl.architectures import resnet
+        >>> from keras_trgl.splitting import profile
+        >>> costs = profile(resnet(depth=8, input_shape=(8, 8, 1)), batch=2, repeats=1)
+        >>> len(costs.block_seconds), min(costs.block_seconds) > 0
+        (3, True)
+    """
+    blocks = list(blocks)
+    if not blocks:
+        raise ValueError("A profile needs blocks. Received: blocks=[].")
+    check_layers(blocks, head)
+    check_integer("repeats", repeats, 1)
+    if hasattr(batch, "shape"):
+        size, shape = int(batch.shape[0]), tuple(batch.shape)
+    else:
+        check_integer("batch", batch, 1, "Give a number of examples, or an array of data.")
+        size = int(batch)
+        shape = (size, *data_shape(blocks[0], input_shape))
+    kinds: dict[str, tuple[Any, Shape, bool]] = {}
+    block_kinds, head_kinds, block_bytes, head_bytes = [], [], [], []
+    per_example = stage_bytes(blocks, head, (None, *shape[1:]))
+    for place, block in enumerate(blocks):
+        block_kinds.append(_kind(kinds, block, shape, needs_gradient=place > 0))
+        block_bytes.append(size * activation_bytes(block, (None, *shape[1:])))
+        shape = (size, *block.compute_output_shape((None, *shape[1:]))[1:])
+        head_kinds.append(None if head is None else _kind(kinds, head, shape, True))
+        head_bytes.append(0 if head is None else size * _head_bytes(head, shape))
+    seconds = measured(kinds, repeats)
+    return Profile(
+        tuple(seconds[kind] for kind in block_kinds),
+        tuple(0.0 if kind is None else seconds[kind] for kind in head_kinds),
+        tuple(block_bytes),
+        tuple(head_bytes),
+        lambda start, end: size * per_example(start, end),
+    )
+
+
+def measured(kinds: dict[str, tuple[Any, Shape, bool]], repeats: int) -> dict[str, float]:
+    """Give each kind's median seconds of a forward and backward pass.
+
+    Args:
+        kinds: dict of key to (layer, shape of the input, whether its gradient is needed).
+        repeats: int ≥ 1.
+    """
+    runs = {key: _pass(*kind) for key, kind in kinds.items()}
+    times: dict[str, list[float]] = {key: [] for key in runs}
+    for place in range(WARM_UP + repeats):
+        for key, run in runs.items():
+            began = time.perf_counter()
+            run().numpy()
+            if place >= WARM_UP:
+                times[key].append(time.perf_counter() - began)
+    return {key: statistics.median(many) for key, many in times.items()}
+
+
+def _kind(
+    kinds: dict[str, tuple[Any, Shape, bool]], layer: Any, shape: Shape, needs_gradient: bool
+) -> str:
+    """Enter a layer among the kinds, and give its key."""
+    config = _nameless(keras.saving.serialize_keras_object(layer))
+    key = repr((config, shape, needs_gradient))
+    kinds.setdefault(key, (layer, shape, needs_gradient))
+    return key
+
+
+def _nameless(value: Any) -> Any:
+    """Give a configuration without what makes no difference in time."""
+    if isinstance(value, dict):
+        left_out = ("name", "seed", "build_config", "input_shape")
+        return {key: _nameless(one) for key, one in value.items() if key not in left_out}
+    if isinstance(value, (list, tuple)):
+        return [_nameless(one) for one in value]
+    return value
+
+
+def _copy(layer: Any, shape: Shape) -> Any:
+    copy = type(layer).from_config(layer.get_config())
+    if not copy.built:
+        copy.build((None, *shape[1:]))
+    return copy
+
+
+def _head_bytes(head: Any, shape: Shape) -> int:
+    return activation_bytes(_copy(head, shape), (None, *shape[1:]))
+
+
+def _pass(layer: Any, shape: Shape, needs_gradient: bool) -> Callable[[], Any]:
+    """Give a function that runs a layer forward and backward."""
+    copy = _copy(layer, shape)
+    noise = np.random.default_rng(0).normal(size=[side or 1 for side in shape])
+    x = tf.constant(noise, dtype=getattr(copy, "compute_dtype", None) or keras.config.floatx())
+    variables = [one.value for one in copy.trainable_variables]
+
+    # A function's own graph does not know the device that it is called on.
+    device = current_device()
+
+    @tf.function(autograph=False, jit_compile=False)
+    def run() -> Any:
+        with tf.device(device):
+            start = tf.identity(x)
+            output = copy(start, training=True)
+            wanted = [*variables, *([start] if needs_gradient else [])]
+            given = [tf.ones_like(output)]
+            found = tf.gradients(output, wanted, grad_ys=given) if wanted else [output]
+            # One number that needs them all.
+            sums = [tf.cast(tf.reduce_sum(one), "float32") for one in found if one is not None]
+            return tf.add_n(sums)
+
+    return run
