@@ -195,8 +195,13 @@ def run(options):
         trials = Trials(workers, wanted, random.Random(options.seed))
         exact = [trials.without_fault(steps) for steps in (1, 4)]
         sys.stderr.write(f"without fault: exact {exact}\n")
-        plan = [("kill", k) for _ in range(options.kills) for k in range(2)]
-        plan += [("stop", k) for _ in range(options.stops) for k in range(2)]
+        counts = {"kill": options.kills, "stop": options.stops}
+        plan = [
+            (kind, (place + shift) % 2)
+            for place in range(2 * max(counts.values()))
+            for shift, kind in enumerate(counts)
+            if place < 2 * counts[kind]
+        ]
         for kind, k in plan[: options.limit]:
             with tempfile.TemporaryDirectory() as folder:
                 row = trials.fault(kind, k, folder)
