@@ -111,6 +111,25 @@ def regimes():
     return rows(["block-wise training", "ratio"], body)
 
 
+def stage_parallel():
+    """Give the speed of stages on two workers over one core."""
+    report = json.loads((BENCHMARKS / "stage_parallel" / "results.json").read_text())["ratio"]
+    labels = {
+        "skewed_vs_one_core": "two workers, each stage on a batch of its own",
+        "synchronous_vs_one_core": "two workers, one batch at a time",
+        "both_cores_vs_one_core": "one process with both cores",
+    }
+    body = [
+        [
+            label,
+            f"{report[name]['median']:.2f}",
+            f"{report[name]['low']:.2f} to {report[name]['high']:.2f}",
+        ]
+        for name, label in labels.items()
+    ]
+    return rows(["training", "speed over one core", "least and most"], body)
+
+
 def main(argv):
     """Write or check the README."""
     del argv
@@ -120,6 +139,7 @@ def main(argv):
         "memory": memory,
         "step_time": step_time,
         "regimes": regimes,
+        "stage_parallel": stage_parallel,
     }
     path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")

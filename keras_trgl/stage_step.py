@@ -52,12 +52,13 @@ class SharedFunction:
                     *tf.nest.map_structure(lambda none: None if none else next(left), structure)
                 )
 
+            # TensorFlow warns of many functions of the same lines, unless each is traced by itself.
             self._traced[key] = tf.function(
                 packed,
                 input_signature=specs,
                 autograph=False,
                 experimental_attributes={"_noinline": True},
-            )
+            ).get_concrete_function()
         return self._traced[key](*tensors)
 
 

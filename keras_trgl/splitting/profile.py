@@ -203,4 +203,5 @@ def _pass(layer: Any, shape: Shape, needs_gradient: bool) -> Callable[[], Any]:
             sums = [tf.cast(tf.reduce_sum(one), "float32") for one in found if one is not None]
             return tf.add_n(sums)
 
-    return run
+    # TensorFlow warns of many functions of the same lines, unless each is traced by itself.
+    return run.get_concrete_function()

@@ -229,7 +229,7 @@ def test_every_operation_of_a_stage_is_on_its_device():
     for step, home in zip(model._steps.steps, [FIRST, SECOND, SECOND], strict=True):
         shared = step._train_last if step.depth == K else step._train
         (traced,) = shared._traced.values()
-        graph = traced.get_concrete_function().graph
+        graph = traced.graph
         captured = {inner.op.name: outer.device for outer, inner in graph.captures}
         placed = [op for op in graph.get_operations() if op.type not in UNPLACED]
         assert len(placed) > 100
