@@ -1,8 +1,9 @@
-"""Train the stages of a network on different devices at once.
+r"""Train the stages of a network on different devices at once.
 
     python examples/place_stages.py
     python examples/place_stages.py --spawn=2
-    python examples/place_stages.py --workers=10.0.0.2:7000,10.0.0.3:7000 --coordinator_address=10.0.0.1:7000
+    python examples/place_stages.py --workers=10.0.0.2:7000,10.0.0.3:7000 \
+        --coordinator_address=10.0.0.1:7001
 
 By default the GPUs of this machine hold the stages, or two logical devices of its CPU. `--spawn`
 starts workers on this machine; `--workers` takes those that run already, each started by
