@@ -207,6 +207,7 @@ class CompiledNetwork(StagedNetwork):
             self._check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
         if "callbacks" not in kwargs and len(args) < 7:
             kwargs["callbacks"] = self._with_progbar(None, kwargs.get("verbose", "auto"))
+        self.drain()
         with self._evaluation(), readable_errors():
             logs = super().evaluate(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._last_depth(logs)

@@ -65,6 +65,11 @@ class Placement:
         return len(set(self.devices)) > 1
 
     @property
+    def is_remote(self) -> bool:
+        """Whether a device is in another process."""
+        return self.strategy is not None and self.strategy.is_remote
+
+    @property
     def skews(self) -> bool:
         """Whether stages of one call are to work on different batches."""
         return self.is_spread and self.strategy is not None and self.strategy.schedule == "skewed"

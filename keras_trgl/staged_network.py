@@ -114,6 +114,7 @@ class StagedNetwork(keras.Model):
     @on_devices
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predict at the last depth, with the arguments of `keras.Model.predict`."""
+        self.drain()
         return super().predict(*args, **kwargs)
 
     @on_devices
@@ -132,6 +133,7 @@ class StagedNetwork(keras.Model):
         Returns:
             List of K arrays, `(examples, units)` each, for depths 1…K.
         """
+        self.drain()
         stages, heads, shape = self._first(self.num_stages)
         predictions = all_exits_model(stages, heads, shape, f"{self.name}_exits").predict(
             x, **kwargs

@@ -40,7 +40,7 @@ class MultiplierUpdate(keras.callbacks.Callback):
 
     Raises:
         ValueError: a number out of range or another word; in `fit`, a method without energy,
-            or `record_steps` with `jit_compile=True`.
+            or `record_steps` with `jit_compile=True` or with stages on remote devices.
 
     Example:
         >>> import keras_trgl as trgl
@@ -100,6 +100,13 @@ class MultiplierUpdate(keras.callbacks.Callback):
             raise ValueError(
                 "`record_steps` calls Python from the step, which XLA cannot. Received: "
                 "jit_compile=True. Leave one of them out."
+            )
+        placement = getattr(model, "placement", None)
+        if self.record_steps and getattr(placement, "is_remote", False):
+            raise ValueError(
+                "`record_steps` calls Python from the step, which workers in other processes "
+                "cannot. Received: stages on remote devices. Leave `record_steps` out; logs have "
+                "every multiplier."
             )
         super().set_model(model)
 

@@ -54,8 +54,13 @@ def make(strategy=None, regime="parallel", optimizer=None, input_shape=(4, 4, 2)
 
 def fit(model, x=X, y=Y, callbacks=(), **options):
     options = {"batch_size": 8, "epochs": 2, "verbose": 0, "sample_weight": WEIGHTS} | options
+    return model.fit(x, y, callbacks=[*callbacks], **options).history
+
+
+def fit_with_all(model, callbacks=(), **options):
+    """Fit with multipliers and validation."""
     given = [trgl.callbacks.MultiplierUpdate(h=0.5, s=2), *callbacks]
-    return model.fit(x, y, validation_data=(X, Y), callbacks=given, **options).history
+    return fit(model, callbacks=given, validation_data=(X, Y), **options)
 
 
 def assert_same_numbers(model, other):
@@ -93,7 +98,17 @@ def assert_at_home(model, devices):
 def reference():
     keras.utils.set_random_seed(0)
     model = make()
-    return model, fit(model)
+    return model, fit_with_all(model)
+
+
+@pytest.fixture(scope="module")
+def placed():
+    """A trained model with stage 1 on the first device, 2 and 3 on the second."""
+    keras.utils.set_random_seed(0)
+    strategy = StageParallelStrategy(CPUS, stage_devices=["CPU:0", "CPU:1", "CPU:1"])
+    model = make(strategy)
+    fit(model, epochs=1)
+    return model
 
 
 SETTINGS = {
@@ -117,7 +132,7 @@ SETTINGS = {
 def test_devices_change_no_number(reference, name):
     strategy, options, fit_options = SETTINGS[name]
     model = make(strategy(), **options)
-    history = fit(model, **fit_options)
+    history = fit_with_all(model, **fit_options)
     assert_same_numbers(model, reference[0])
     assert history == reference[1]
 
@@ -199,22 +214,30 @@ def test_a_batch_outside_fit_goes_through_all_stages():
 # Where things are.
 
 
-def test_every_variable_is_on_its_stages_device_after_build_fit_load_and_restore(tmp_path):
-    strategy = StageParallelStrategy(CPUS, stage_devices=["CPU:0", "CPU:1", "CPU:1"])
-    homes, model = [FIRST, SECOND, SECOND], make(strategy)
-    backup = trgl.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
-    fit(model, epochs=1, callbacks=[backup])
-    assert_at_home(model, homes)
-    model.save(tmp_path / "model.keras")
-    with strategy.scope():
+HOMES = [FIRST, SECOND, SECOND]
+
+
+def test_every_variable_is_on_its_stages_device_after_build_and_fit(placed):
+    with placed.distribute_strategy.scope():
+        built = trgl.GreedyModel.from_config(placed.get_config())
+        built.compile("adam", "mse")
+    built.optimizer.build([])
+    assert_at_home(built, HOMES)
+    assert_at_home(placed, HOMES)
+
+
+def test_every_variable_is_on_its_stages_device_after_load_and_restore(tmp_path, placed):
+    placed.save(tmp_path / "model.keras")
+    with placed.distribute_strategy.scope():
         loaded = trgl.load_model(tmp_path / "model.keras")
-    fit(loaded, epochs=1)
-    assert_at_home(loaded, homes)
-    restored = make(strategy)
-    again = trgl.callbacks.BackupAndRestore(tmp_path / "backup")
-    fit(restored, callbacks=[again])
+    for one, other in zip(loaded.weights, placed.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert_at_home(loaded, HOMES)
+    first, again = (trgl.callbacks.BackupAndRestore(tmp_path, "epoch", False) for _ in range(2))
+    fit(loaded, epochs=1, callbacks=[first])
+    fit(loaded, callbacks=[again])
     assert again.restored_step == 3
-    assert_at_home(restored, homes)
+    assert_at_home(loaded, HOMES)
 
 
 def functions_of(graph):
@@ -222,11 +245,8 @@ def functions_of(graph):
     return {one.signature.name: one for one in graph.as_graph_def().library.function}
 
 
-def test_every_operation_of_a_stage_is_on_its_device():
-    strategy = StageParallelStrategy(CPUS, stage_devices=["CPU:0", "CPU:1", "CPU:1"])
-    model = make(strategy)
-    fit(model, epochs=1)
-    for step, home in zip(model._steps.steps, [FIRST, SECOND, SECOND], strict=True):
+def test_every_operation_of_a_stage_is_on_its_device(placed):
+    for step, home in zip(placed._steps.steps, HOMES, strict=True):
         shared = step._train_last if step.depth == K else step._train
         (traced,) = shared._traced.values()
         graph = traced.graph
@@ -250,14 +270,12 @@ UNPLACED = {"Placeholder", "NoOp"}
 """Arguments of a function, which are where its caller has them, and nothing."""
 
 
-def test_the_step_calls_every_stage_on_its_device_and_none_waits_for_another():
-    model = make(StageParallelStrategy(CPUS, stage_devices=["CPU:0", "CPU:1", "CPU:1"]))
-    fit(model, epochs=1)
-    stored = model._steps.stored
+def test_the_step_calls_every_stage_on_its_device_and_none_waits_for_another(placed):
+    stored = placed._steps.stored
     x, y, weight = tf.constant(X[:8]), tf.constant(Y[:8]), tf.constant(WEIGHTS[:8])
 
     def step(x, y, weight):
-        model.distribute_strategy.run(lambda: stored((x, y, weight)))
+        placed.distribute_strategy.run(lambda: stored((x, y, weight)))
 
     graph = tf.function(step, autograph=False).get_concrete_function(x, y, weight).graph
     calls = [op for op in graph.get_operations() if op.type == "StatefulPartitionedCall"]
@@ -287,6 +305,40 @@ def ancestors(op):
     return seen
 
 
+@pytest.mark.parametrize("what", ["predict", "evaluate"])
+def test_predictions_and_evaluation_run_on_the_stages_devices(placed, what):
+    x, y, weight = tf.constant(X[:8]), tf.constant(Y[:8]), tf.constant(WEIGHTS[:8])
+
+    def step(x, y, weight):
+        if what == "predict":
+            return placed(x)
+        return placed.distribute_strategy.run(lambda: placed.test_step((x, y, weight)))
+
+    graph = tf.function(step, autograph=False).get_concrete_function(x, y, weight).graph
+    found = [op.device for op in graph.get_operations() if op.type == "Conv2D"]
+    assert found == HOMES
+
+
+def test_steps_that_call_python_are_refused_for_remote_devices(monkeypatch):
+    strategy = StageParallelStrategy(CPUS)
+    model = make(strategy)
+    monkeypatch.setattr(strategy, "is_remote", True)
+    with pytest.raises(ValueError, match="which workers in other processes cannot"):
+        trgl.callbacks.MultiplierUpdate(1.0, 2, record_steps=True).set_model(model)
+
+
+def test_a_prediction_within_an_epoch_sees_all_stages_at_the_same_batch():
+    class Predict(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.predict(X, verbose=0)
+            self.steps = [int(one.iterations) for one in self.model.optimizer.optimizers]
+            assert len(set(self.steps)) == 1
+
+    watch = Predict()
+    fit(make(StageParallelStrategy(CPUS)), epochs=1, callbacks=[watch])
+    assert watch.steps == [3, 3, 3]
+
+
 @pytest.mark.parametrize("split", ["memory", "time"])
 @pytest.mark.parametrize("input_shape", [(4, 4, 2), None], ids=["known", "unknown"])
 def test_stages_are_placed_by_cost_at_build(split, input_shape, monkeypatch):
@@ -303,8 +355,14 @@ def test_stages_are_placed_by_cost_at_build(split, input_shape, monkeypatch):
     }
     monkeypatch.setattr(f"keras_trgl.placement.{target}", fakes[target])
     model = make(StageParallelStrategy(CPUS, stage_devices=split), input_shape=input_shape)
-    fit(model, epochs=1)
+    build(model)
     assert_at_home(model, [FIRST, FIRST, SECOND])
+
+
+def build(model):
+    with model.distribute_strategy.scope():
+        model.build((None, 4, 4, 2))
+        model.optimizer.build([])
 
 
 def test_costs_decide_where_the_cut_is(monkeypatch):
@@ -314,6 +372,8 @@ def test_costs_decide_where_the_cut_is(monkeypatch):
     )
     # Without costs the first two stages would share a device, and were made there.
     model = make(StageParallelStrategy(CPUS, stage_devices="memory"), input_shape=None)
+    build(model)
+    assert_at_home(model, [FIRST, SECOND, SECOND])
     fit(model, epochs=1)
     assert_at_home(model, [FIRST, SECOND, SECOND])
 
@@ -323,19 +383,22 @@ def test_stages_are_timed_for_real():
     assert model.placement.devices in ([FIRST, FIRST, SECOND], [FIRST, SECOND, SECOND])
 
 
-def test_the_summary_and_the_report_tell_the_devices():
-    strategy, lines = StageParallelStrategy(CPUS), []
-    model = make(strategy)
-    model.summary(print_fn=lines.append)
+def test_the_summary_and_the_report_tell_the_devices(placed):
+    strategy, lines = placed.distribute_strategy, []
+    placed.summary(print_fn=lines.append)
     rows = [line for line in "\n".join(lines).splitlines() if line.startswith("stage")]
-    assert [row.split()[-1] for row in rows] == ["CPU:0", "CPU:0", "CPU:1"]
-    report = strategy.report(model)
+    assert [row.split()[-1] for row in rows] == ["CPU:0", "CPU:1", "CPU:1"]
+    report = strategy.report(placed)
     assert {device: row["stages"] for device, row in report.items()} == {
-        FIRST: [1, 2],
-        SECOND: [3],
+        FIRST: [1],
+        SECOND: [2, 3],
     }
-    held = held_by(model, 2)
-    size = sum(int(tf.size(one)) * one.dtype.size for many in held.values() for one in many)
+    size = sum(
+        int(tf.size(one)) * one.dtype.size
+        for k in (1, 2)
+        for many in held_by(placed, k).values()
+        for one in many
+    )
     assert report[SECOND]["variable_bytes"] == size > 0
 
 
@@ -344,13 +407,9 @@ def test_the_summary_and_the_report_tell_the_devices():
 
 @pytest.mark.parametrize("way", ["two_to_one", "one_to_two"])
 @pytest.mark.parametrize("kind", ["keras", "weights", "checkpoint"])
-def test_what_is_saved_on_some_devices_goes_on_on_others(tmp_path, way, kind):
-    def strategy(two):
-        return StageParallelStrategy(CPUS) if two else None
-
-    source = make(strategy(way == "two_to_one"))
-    fit(source, epochs=1)
-    target = make(strategy(way == "one_to_two"))
+def test_what_is_saved_on_some_devices_goes_on_on_others(tmp_path, reference, placed, way, kind):
+    source = placed if way == "two_to_one" else reference[0]
+    target = make(None if way == "two_to_one" else placed.distribute_strategy)
     if kind == "keras":
         source.save(tmp_path / "model.keras")
         scope = target.distribute_strategy.scope()
@@ -376,7 +435,7 @@ def test_what_is_saved_on_some_devices_goes_on_on_others(tmp_path, way, kind):
     if kind != "weights":
         assert_same_optimizers(source, target)
     if way == "one_to_two":
-        assert_at_home_weights(target, [FIRST, FIRST, SECOND])
+        assert_at_home_weights(target, HOMES)
 
 
 def assert_same_optimizers(source, target):
@@ -393,7 +452,7 @@ def assert_at_home_weights(model, devices):
         }
 
 
-@pytest.mark.parametrize("way", ["two_to_one", "one_to_two", "two_to_two"])
+@pytest.mark.parametrize("way", ["two_to_one", "one_to_two"])
 def test_a_backup_within_an_epoch_goes_on_on_other_devices(tmp_path, reference, way):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -407,21 +466,19 @@ def test_a_backup_within_an_epoch_goes_on_on_other_devices(tmp_path, reference, 
         return trgl.callbacks.BackupAndRestore(tmp_path, save_freq=2)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(make(strategies[before]()), callbacks=[Stop(), backup()])
+        fit_with_all(make(strategies[before]()), callbacks=[Stop(), backup()])
     model, again = make(strategies[after]()), backup()
-    history = fit(model, callbacks=[again])
+    history = fit_with_all(model, callbacks=[again])
     assert again.restored_step == 4
     assert_same_numbers(model, reference[0])
     assert history == reference[1]
 
 
-def test_a_truncated_and_an_exported_model_need_no_second_device(tmp_path):
-    model = make(StageParallelStrategy(CPUS))
-    fit(model, epochs=1)
-    wanted = model.predict(X, verbose=0)
-    np.testing.assert_array_equal(model.truncate(K).predict(X, verbose=0), wanted)
-    np.testing.assert_allclose(model.predict_exits(X, verbose=0)[-1], wanted, atol=1e-6)
-    model.export(tmp_path / "saved", verbose=False)
+def test_a_truncated_and_an_exported_model_need_no_second_device(tmp_path, placed):
+    wanted = placed.predict(X, verbose=0)
+    np.testing.assert_array_equal(placed.truncate(K).predict(X, verbose=0), wanted)
+    np.testing.assert_allclose(placed.predict_exits(X, verbose=0)[-1], wanted, atol=1e-6)
+    placed.export(tmp_path / "saved", verbose=False)
     text = (tmp_path / "saved" / "saved_model.pb").read_bytes()
     assert b"CPU:1" not in text
     again = tf.saved_model.load(tmp_path / "saved")
