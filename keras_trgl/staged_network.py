@@ -176,7 +176,12 @@ class StagedNetwork(keras.Model):
         """Let later stages train on the batches that are on their way; here there are none."""
 
     def export(self, filepath: Any, **kwargs: Any) -> None:
-        """Export the last depth as Keras does; `truncate(k).export(…)` exports another."""
+        """Export the last depth as Keras does; `truncate(k).export(…)` exports another.
+
+        Raises:
+            ValueError: the model is not built; or it has its stages on devices, and the call
+                is inside a strategy's scope.
+        """
         _, _, shape = self._first(self.num_stages)
         if self.placement.strategy is not None:
             self._unplaced().export(filepath, **kwargs)
@@ -186,8 +191,17 @@ class StagedNetwork(keras.Model):
         super().export(filepath, **kwargs)
 
     def _unplaced(self) -> "StagedNetwork":
-        """Give a copy on the default device, whose graph names no other."""
+        """Give a copy on the default device, whose graph names no other.
+
+        Raises:
+            ValueError: inside a strategy's scope, where a copy would be placed too.
+        """
         copy = type(self).from_config(self.get_config())
+        if copy.placement.strategy is not None:
+            raise ValueError(
+                "A model is exported outside the scope of a strategy, so that no device gets into "
+                "the export. Received: a call in such a scope. Export after it."
+            )
         copy.build(self._input_shape or ())
         for variable, value in zip(copy.variables, self.variables, strict=True):
             variable.assign(value.numpy())

@@ -478,6 +478,8 @@ def test_a_truncated_and_an_exported_model_need_no_second_device(tmp_path, place
     wanted = placed.predict(X, verbose=0)
     np.testing.assert_array_equal(placed.truncate(K).predict(X, verbose=0), wanted)
     np.testing.assert_allclose(placed.predict_exits(X, verbose=0)[-1], wanted, atol=1e-6)
+    with placed.distribute_strategy.scope(), pytest.raises(ValueError, match="outside the scope"):
+        placed.export(tmp_path / "saved", verbose=False)
     placed.export(tmp_path / "saved", verbose=False)
     text = (tmp_path / "saved" / "saved_model.pb").read_bytes()
     assert b"CPU:1" not in text
