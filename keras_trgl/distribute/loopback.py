@@ -73,9 +73,14 @@ def _sockets() -> Iterator[socket.socket]:
     """Give a copy of each of this process's sockets, closed afterwards."""
     for entry in os.listdir("/proc/self/fd"):
         try:
-            copy = socket.socket(fileno=os.dup(int(entry)))
+            descriptor = os.dup(int(entry))
         except OSError:
-            continue  # It is no socket, or was closed meanwhile.
+            continue  # It was closed meanwhile.
+        try:
+            copy = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)  # It is no socket.
+            continue
         with copy:
             yield copy
 

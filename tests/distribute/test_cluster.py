@@ -135,6 +135,14 @@ def test_the_filter_lets_nothing_through_but_the_loopback(family):
 
 
 @linux
+def test_no_descriptor_is_left_open():
+    before = len(os.listdir("/proc/self/fd"))
+    with open(__file__), socket.create_server(("127.0.0.1", 0)) as server:
+        keep_to_loopback(server.getsockname()[1])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@linux
 def test_a_port_where_nothing_listens_is_an_error():
     with pytest.raises(OSError, match="Nothing in this process listens"):
         keep_to_loopback(free_port())

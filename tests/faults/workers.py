@@ -31,7 +31,8 @@ import tensorflow as tf
 
 import keras_trgl as trgl
 
-EPOCHS, BATCH, K = 6, 8, 3
+EPOCHS, BATCH, K, EXAMPLES = 6, 8, 3, 44
+STEPS = EPOCHS * -(-EXAMPLES // BATCH)
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 LIMIT = {"kill": 5.0, "stop": 8.0}
 """Seconds to the error; for a frozen worker the strategy's timeout and a little."""
@@ -40,7 +41,7 @@ TIMEOUT = 6.0
 
 def make_data():
     rng = np.random.default_rng(0)
-    return rng.normal(size=(44, 6)).astype("float32"), rng.integers(0, 3, 44)
+    return rng.normal(size=(EXAMPLES, 6)).astype("float32"), rng.integers(0, 3, EXAMPLES)
 
 
 def make_model(steps_per_execution=1):
@@ -87,15 +88,16 @@ def same(first, second):
 
 
 class Strike(keras.callbacks.Callback):
-    """Sends a signal to a process some time after the first batch."""
+    """Sends a signal to a process some time after a batch of the run."""
 
-    def __init__(self, pid, number, delay):
+    def __init__(self, pid, number, after, delay):
         super().__init__()
         self.pid, self.number, self.delay, self.at = pid, number, delay, None
+        self.left = after
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.at is None:
-            self.at = float("inf")
+        self.left -= 1
+        if self.left == 0:
             timer = threading.Timer(self.delay, self.strike)
             timer.daemon = True
             timer.start()
@@ -103,17 +105,6 @@ class Strike(keras.callbacks.Callback):
     def strike(self):
         self.at = time.monotonic()
         os.kill(self.pid, self.number)
-
-
-class Clock(keras.callbacks.Callback):
-    """Measures from the end of the first batch to that of the last."""
-
-    def on_train_begin(self, logs=None):
-        self.first, self.last = None, 0.0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.last = time.monotonic()
-        self.first = self.first or self.last
 
 
 class Trials:
@@ -128,25 +119,21 @@ class Trials:
     def __init__(self, workers, wanted, rng):
         self.workers, self.wanted, self.rng = workers, wanted, rng
         self.devices = trgl.distribute.connect(workers.addresses)
-        self.seconds = 0.0
 
     def strategy(self):
         return trgl.distribute.StageParallelStrategy(self.devices, timeout=TIMEOUT)
 
     def without_fault(self, steps_per_execution=1):
         """Tell whether a run on the workers gives the wanted bits."""
-        clock = Clock()
         with self.strategy().scope():
             model = make_model(steps_per_execution)
-        got = train(model, [clock])
-        self.seconds = clock.last - clock.first
-        return same(got, self.wanted)
+        return same(train(model), self.wanted)
 
     def fault(self, kind, k, folder):
         """Strike worker k once; give what came of it."""
         backup = trgl.callbacks.BackupAndRestore(folder, save_freq=2)
-        delay = self.rng.uniform(0.0, 0.8 * self.seconds)
-        strike = Strike(self.workers.processes[k].pid, SIGNALS[kind], delay)
+        after, delay = self.rng.randint(1, STEPS - STEPS // EPOCHS), self.rng.uniform(0.0, 0.05)
+        strike = Strike(self.workers.processes[k].pid, SIGNALS[kind], after, delay)
         strategy = self.strategy()
         with strategy.scope():
             model = make_model()
