@@ -1,0 +1,8 @@
+"""Ships any depth of a trained model: TensorFlow Serving, LiteRT, ONNX, OpenVINO, early exit."""
+
+from keras_trgl.export.options import Inputs as Inputs
+from keras_trgl.export.options import Outputs as Outputs
+from keras_trgl.export.options import ServerFiles as ServerFiles
+from keras_trgl.export.report import ExportReport as ExportReport
+from keras_trgl.export.serving import export_exit as export_exit
+from keras_trgl.export.serving import export_serving as export_serving
