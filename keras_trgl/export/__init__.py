@@ -1,5 +1,7 @@
 """Ships any depth of a trained model: TensorFlow Serving, LiteRT, ONNX, OpenVINO, early exit."""
 
+from keras_trgl.export.exit_choice import ExitChoice as ExitChoice
+from keras_trgl.export.exit_choice import choose_exit as choose_exit
 from keras_trgl.export.options import Inputs as Inputs
 from keras_trgl.export.options import Outputs as Outputs
 from keras_trgl.export.options import ServerFiles as ServerFiles
