@@ -121,6 +121,28 @@ def readable_disk_errors(base: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """Give a path in a hidden folder, and move what was written there to where `path` is.
+
+    Other files written beside it go beside it, before it.
+
+    Raises:
+        OSError: the disk is full, or another failure of writing.
+    """
+    folder = base_folder(path.parent)
+    with readable_disk_errors(folder):
+        aside = _hidden_folder(folder, path.stem)
+    try:
+        with readable_disk_errors(folder):
+            yield aside / path.name
+            make_lasting(aside)
+        for written in sorted(aside.iterdir(), key=lambda one: one.name == path.name):
+            os.replace(written, folder / written.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def make_lasting(folder: Path) -> None:
     """Let every user read, and wait until all is on the disk."""
     for inner in [folder, *folder.rglob("*")]:
