@@ -216,8 +216,8 @@ class _Exporter:
             raise ValueError(f"`path` must end in {ending!r}. Received: {path}.")
         if self.path.exists():
             raise FileExistsError(
-                f"`path` must be a new file. Received: {path}, which is there. Remove it, or choose "
-                "another name."
+                f"`path` must be a new file. Received: {path}, which is there. Remove it, or "
+                "choose another name."
             )
         if inputs.encoded:
             raise ValueError(

@@ -68,17 +68,17 @@ def unplaced(
         input_shape: shape of the data, batch axis included.
 
     Raises:
-        ValueError: a copy is needed inside a strategy's scope, where it would be placed too.
+        ValueError: inside a strategy's scope, where a copy would be placed too.
     """
+    if tf.distribute.has_strategy():
+        raise ValueError(
+            "A model is exported outside the scope of a strategy, so that no place of training "
+            "gets into the export. Received: a call in such a scope. Export after it."
+        )
     layers = [layer for stage in stages for layer in stage.blocks] + list(heads)
     here = tf.Variable(0.0, trainable=False).device
     if all(_is_plain(variable.value, here) for layer in layers for variable in layer.variables):
         return stages, heads
-    if tf.distribute.has_strategy():
-        raise ValueError(
-            "A model made under a strategy is exported from a plain copy, which cannot be made "
-            "inside the scope of a strategy. Received: a call in such a scope. Export after it."
-        )
     own_stages, own_heads, shape = [], [], input_shape
     for stage, head in zip(stages, heads, strict=True):
         own = Stage([_copy(block) for block in stage.blocks], name=stage.name)

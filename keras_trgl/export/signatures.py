@@ -45,6 +45,8 @@ class Exits:
         outputs: Outputs,
         depths: Sequence[int],
     ) -> None:
+        # A traced function holds its variables weakly.
+        self._layers = (list(stages), list(heads))
         self.outputs = outputs
         self.depths = list(depths)
         self.labels = None

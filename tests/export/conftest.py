@@ -12,7 +12,7 @@ import exported
 from keras_trgl.datasets import Normalize
 from keras_trgl.export import Inputs, Outputs, export_serving
 
-THRESHOLDS = (0.45, 0.5)
+THRESHOLDS = (0.55, 0.42)
 
 
 @pytest.fixture(scope="module")

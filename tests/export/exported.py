@@ -29,15 +29,19 @@ def scatter(model, seed=0):
     for weight in model.weights:
         if "variance" in weight.name:
             value = rng.uniform(0.5, 1.5, weight.shape)
+        elif len(weight.shape) > 1:
+            value = rng.normal(scale=(2 / np.prod(weight.shape[:-1])) ** 0.5, size=weight.shape)
         else:
-            value = rng.normal(scale=0.4, size=weight.shape) + (weight.name == "gamma")
+            value = rng.normal(scale=0.3, size=weight.shape) + (weight.name == "gamma")
         weight.assign(value)
     return model
 
 
 def client_rows(size, seed=0):
-    """Give uint8 images as a client sends them."""
-    return np.random.default_rng(seed + size).integers(0, 256, (size, *SHAPE), "uint8")
+    """Give uint8 images as a client sends them: noise around a level of each image's own."""
+    rng = np.random.default_rng(seed + size)
+    level = rng.uniform(0, 255, (size, 1, 1, 1))
+    return np.clip(level + 60 * rng.normal(size=(size, *SHAPE)), 0, 255).astype("uint8")
 
 
 def live(model, x):
@@ -61,6 +65,3 @@ def stored(path):
 def words_of(path):
     """Give all bytes of a SavedModel's graph."""
     return (path / "saved_model.pb").read_bytes()
-
-
-__all__ = ["LinearHead"]

@@ -29,6 +29,12 @@ LIMIT = 600.0
 """Seconds after which the whole counts as hung."""
 
 
+def tell(line):
+    """Write a line that another process waits for."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def export(base, count):
     """Publish versions, and tell each begin and end."""
     sys.path[:0] = [str(HERE), str(ROOT)]
@@ -38,14 +44,14 @@ def export(base, count):
 
     model = exported.scatter(exported.network())
     for _ in range(count):
-        print("begin", flush=True)
+        tell("begin")
         report = export_serving(
             model,
             base,
             inputs=Inputs("uint8", lambda x: x / 255.0),
             outputs=Outputs(thresholds=0.5, class_names=exported.NAMES),
         )
-        print(f"published {report.version}", flush=True)
+        tell(f"published {report.version}")
 
 
 def poll(base):
@@ -55,7 +61,7 @@ def poll(base):
 
     seen, rows = {}, tf.constant(np.arange(64, dtype="uint8").reshape(1, 8, 8, 1))
     first = None
-    print("ready", flush=True)
+    tell("ready")
     while not (base.parent / "stop").exists() or set(numbers(base)) - set(seen):
         for version in set(numbers(base)) - set(seen):
             try:
@@ -70,7 +76,7 @@ def poll(base):
             except Exception as error:  # noqa: BLE001 (any failure is a finding)
                 seen[version] = repr(error)
         time.sleep(0.002)
-    print(json.dumps(seen), flush=True)
+    tell(json.dumps(seen))
 
 
 def numbers(base):
@@ -116,7 +122,7 @@ def killed_export(base, rng):
     assert len(new) <= len(published) + 1, (published, new)
     left = [one.name for one in base.iterdir() if not one.name.isdecimal()]
     assert all(name.startswith(".") or name == "models.config" for name in left), left
-    print(f"killed after {time.monotonic() - begin:.2f} s, left {left}", file=sys.stderr)
+    sys.stderr.write(f"killed after {time.monotonic() - begin:.2f} s, left {left}" + "\n")
     return any(name.startswith(".writing-") for name in left)
 
 
@@ -164,8 +170,8 @@ def main():
         return poll(given.poll)
     report, wrong = rollout(given.exports, given.kills, given.seed)
     for version, words in wrong.items():
-        print(f"{version}: {words}", file=sys.stderr)
-    print(json.dumps(report))
+        sys.stderr.write(f"{version}: {words}" + "\n")
+    tell(json.dumps(report))
     return 1 if wrong else 0
 
 

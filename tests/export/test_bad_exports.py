@@ -33,6 +33,10 @@ def by_if(x):
     return x if tf.reduce_sum(x) > 0 else -x
 
 
+def by_reshape(x):
+    return tf.reshape(x, (-1, *SHAPE))
+
+
 REFUSED = {
     "thresholds": ({"outputs": Outputs(thresholds=[0.5])}, ValueError, "2 for 3 stages"),
     "class names": ({"outputs": Outputs(class_names=["a"])}, ValueError, "as many as classes, 5"),
@@ -54,11 +58,7 @@ REFUSED = {
     "label": ({"files": ServerFiles(labels={"old": 7})}, ValueError, r"Received: \{'old': 7\}"),
     "version": ({"version": 0}, ValueError, "`version` must be at least 1"),
     "images": (
-        {
-            "inputs": Inputs(
-                shape=(64,), preprocess=lambda x: tf.reshape(x, (-1, *SHAPE)), encoded=True
-            )
-        },
+        {"inputs": Inputs(shape=(64,), preprocess=by_reshape, encoded=True)},
         ValueError,
         "Encoded images need examples of shape",
     ),
@@ -101,7 +101,7 @@ def test_another_model_is_refused(tmp_path):
 def test_a_published_version_is_kept(model, tmp_path):
     export_exit(model, 1, tmp_path, version=3)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with pytest.raises(FileExistsError, match="version=3.*next free one is 4"):
+    with pytest.raises(FileExistsError, match=r"version=3.*next free one is 4"):
         export_exit(model, 1, tmp_path, version=3)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert export_exit(model, 1, tmp_path).version == 4
@@ -121,7 +121,7 @@ def test_a_base_folder_without_rights_is_refused(model, tmp_path, monkeypatch):
 
     # The superuser may write anywhere, so the system's answer is put in.
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(PermissionError, match="may write to. Received: .*change its rights"):
+    with pytest.raises(PermissionError, match=r"may write to. Received: .*change its rights"):
         export_exit(model, 1, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

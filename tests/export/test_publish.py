@@ -13,7 +13,13 @@ from conftest import THRESHOLDS
 from exported import client_rows
 
 from keras_trgl.export import Inputs, Outputs, ServerFiles, export_exit, export_serving
-from keras_trgl.export.publish import HIDDEN, base_folder, versions, written_version
+from keras_trgl.export.publish import (
+    HIDDEN,
+    base_folder,
+    check_version,
+    versions,
+    written_version,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -23,9 +29,8 @@ def test_the_next_version_follows_the_largest_folder_a_server_sees(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "30").write_text("")
     assert set(versions(tmp_path)) == {2, 7}
+    assert check_version(tmp_path, None) == 8
     with pytest.raises(FileExistsError, match="version=7"):
-        from keras_trgl.export.publish import check_version
-
         check_version(tmp_path, 7)
 
 
@@ -41,13 +46,14 @@ def test_a_version_is_readable_by_others_and_all_of_it_appears_at_once(tmp_path)
 
 
 def test_a_version_that_appears_meanwhile_is_kept(tmp_path):
-    with (
-        pytest.raises(FileExistsError, match="appeared in .* and is kept"),
-        written_version(tmp_path, 1) as aside,
-    ):
-        (aside / "mine").write_text("")
-        (tmp_path / "1").mkdir()
-        (tmp_path / "1" / "theirs").write_text("")
+    def write():
+        with written_version(tmp_path, 1) as aside:
+            (aside / "mine").write_text("")
+            (tmp_path / "1").mkdir()
+            (tmp_path / "1" / "theirs").write_text("")
+
+    with pytest.raises(FileExistsError, match=r"appeared in .* and is kept"):
+        write()
     assert [path.name for path in tmp_path.rglob("*")] == ["1", "theirs"]
 
 
@@ -76,12 +82,14 @@ DISK_ERRORS = {
 @pytest.mark.parametrize("kind", DISK_ERRORS)
 def test_a_full_disk_is_told_in_words_and_leaves_the_old_version(tmp_path, kind):
     (tmp_path / "1").mkdir()
-    with (
-        pytest.raises(OSError, match="The disk is full: nothing was published") as caught,
-        written_version(tmp_path, 2) as aside,
-    ):
-        (aside / "half").write_text("")
-        raise DISK_ERRORS[kind]
+
+    def write():
+        with written_version(tmp_path, 2) as aside:
+            (aside / "half").write_text("")
+            raise DISK_ERRORS[kind]
+
+    with pytest.raises(OSError, match="The disk is full: nothing was published") as caught:
+        write()
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 

@@ -38,7 +38,7 @@ def softmax(logits):
 
 
 def assert_close(got, wanted):
-    np.testing.assert_allclose(got, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    np.testing.assert_allclose(got, wanted, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("size", BATCHES)
@@ -101,12 +101,27 @@ def test_thresholds_at_the_ends_stop_all_or_none(model, tmp_path, threshold, dep
     assert_close(got["logits"], live(model, x)[depth - 1])
 
 
-def test_a_row_that_left_costs_no_later_stage(model, report):
-    graph = tf.saved_model.load(str(report.path)).signatures["confident_exit"].graph
-    outer = [node.op for node in graph.as_graph_def().node]
-    assert sum(op in {"If", "StatelessIf"} for op in outer) == 1
-    calls = [node for node in graph.as_graph_def().node if "PartitionedCall" in node.op]
-    assert len(calls) < 5, "later stages belong inside the condition"
+class FewRows(keras.layers.Layer):
+    """Fails on more than eight rows, as many as an export is checked with."""
+
+    def call(self, x):
+        with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(x)[0], 8)]):
+            return tf.identity(x)
+
+
+def test_a_row_that_left_costs_no_later_stage(tmp_path):
+    plain = scatter(network())
+    stages = [plain.stages[0], [FewRows(), *plain.stages[1].blocks], plain.stages[2]]
+    model = GreedyModel(stages, plain.heads)
+    x = NORMALIZE(client_rows(64))
+    sure = np.sort(softmax(live(plain, x)[0]).max(-1))
+    done = export_serving(model, tmp_path, outputs=Outputs(thresholds=(float(sure[5]), 2.0)))
+    run = tf.saved_model.load(str(done.path)).signatures
+    exits = run["confident_exit"](inputs=tf.constant(x))["exit"].numpy()
+    assert sorted(set(exits)) == [1, 3]
+    assert (exits == 3).sum() in (5, 6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run["exit_2"](inputs=tf.constant(x))
 
 
 def test_encoded_images_are_decoded_and_resized(model, served):
@@ -167,7 +182,7 @@ def test_a_model_made_under_a_strategy_is_exported_without_its_places(tmp_path, 
         strategy = tf.distribute.OneDeviceStrategy("CPU:1")
     with strategy.scope():
         model = scatter(network())
-        with pytest.raises(ValueError, match="inside the scope of a strategy"):
+        with pytest.raises(ValueError, match="outside the scope of a strategy"):
             export_serving(model, tmp_path)
     done = export_serving(model, tmp_path, outputs=Outputs(thresholds=0.5))
     assert b"CPU:1" not in words_of(done.path)

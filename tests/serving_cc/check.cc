@@ -5,9 +5,8 @@
 //
 // MODEL is a version folder. CASES holds a folder per case, SIGNATURE.NAME, with the inputs as
 // serialized TensorProtos in `in/KEY` and the outputs wanted in `out/KEY`. Each case runs as a
-// batch and row by row; a case without `out` only has to run. Floats may differ by 1e-5, or by
-// 1e-5 of what is wanted where that is above 1; all else must be equal. Every signature needs a
-// case. `--numbers` is how many numbers the stored weights hold; `--without` is a word that may
+// batch and row by row; a case without `out` only has to run. Floats may differ by 1e-5;
+// all else must be equal. Every signature needs a case. `--numbers` is how many numbers the stored weights hold; `--without` is a word that may
 // not occur in the graph. Exit code 0 if all holds; otherwise 1, and standard error says what not.
 
 #include <algorithm>
@@ -99,7 +98,7 @@ double Compare(const std::string& where, const Tensors& got, const Tensors& want
       const auto a = have.flat<float>(), b = want.flat<float>();
       for (int64_t i = 0; i < a.size(); ++i) {
         const double difference = std::abs(double{a(i)} - double{b(i)});
-        if (!(difference <= kTolerance * std::max(1.0, std::abs(double{b(i)})))) {
+        if (!(difference <= kTolerance)) {
           Fail(where + ": " + key + " differs by " + std::to_string(difference));
         }
         largest = std::max(largest, difference);
