@@ -28,6 +28,10 @@ SHARED = {
     "regimes": {"regime", "in_turn", "stop_stage"},
     "splitting": {"partition", "profile", "activation_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
+    "export": {
+        *{"options", "report", "extras", "parts", "publish"},
+        *{"model_config", "signatures", "verify", "warmup"},
+    },
 }
 """Files of a folder that its other files may import."""
 
@@ -62,9 +66,8 @@ TENSORFLOW = {
     "cached_features",
     "resume",
     "splitting/profile",
-    "export/serving",
 }
-TENSORFLOW_FOLDERS = {"datasets", "callbacks", "distribute", "search"}
+TENSORFLOW_FOLDERS = {"datasets", "callbacks", "distribute", "search", "export"}
 
 KERAS_METHODS = {"fit", "compile", "evaluate"}
 

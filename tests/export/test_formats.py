@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from exported import BATCHES, SHAPE, TOLERANCE, client_rows, live
+from exported import BATCHES, SHAPE, TOLERANCE, client_rows, live, network, scatter
 
+from keras_trgl.architectures import resnet
 from keras_trgl.datasets import Normalize
 from keras_trgl.export import Inputs, export_litert, export_onnx, export_openvino
 
@@ -58,8 +59,10 @@ def test_a_file_gives_what_the_live_model_gives(model, tmp_path, kind, depth):
         np.testing.assert_allclose(single, wanted[:7], atol=TOLERANCE, rtol=0)
 
 
-def test_quantized_files_are_smaller_and_near(model, tmp_path):
+def test_quantized_files_are_smaller_and_near(tmp_path):
     pytest.importorskip("ai_edge_litert")
+    # Weights of less than a thousand numbers are left as they are.
+    model = scatter(network(blocks=resnet(depth=8, input_shape=SHAPE, widths=(16, 32, 32))))
     data = NORMALIZE(client_rows(200, seed=5)).numpy()
     reports = {
         kind: export_litert(model, 3, tmp_path / f"{kind}.tflite", kind, representative_data=data)
@@ -67,8 +70,12 @@ def test_quantized_files_are_smaller_and_near(model, tmp_path):
     }
     size = live(model, data)[2].std()
     assert reports["float32"].max_difference <= TOLERANCE
-    for kind, share in [("float16", 0.01), ("dynamic", 0.2), ("int8", 0.5)]:
-        assert reports[kind].bytes < reports["float32"].bytes
+    for kind, share, bytes_share in [
+        ("float16", 0.01, 0.6),
+        ("dynamic", 0.2, 0.4),
+        ("int8", 0.5, 0.4),
+    ]:
+        assert reports[kind].bytes < bytes_share * reports["float32"].bytes
         assert 0 < reports[kind].max_difference < share * size
         assert reports[kind].agreement >= 0.9
     details = litert_details(tmp_path / "int8.tflite")
