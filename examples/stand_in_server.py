@@ -45,42 +45,44 @@ class StandInServer:
     def __init__(self, base_dir, model_name):
         self.base, self.model_name = pathlib.Path(base_dir), model_name
         self.versions = {}
-        self._stop = threading.Event()
-        self._load()
-        self._grpc = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+        self.stopping = threading.Event()
+        self.load()
+        self.grpc_server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _Predictions(self), self._grpc
+            _Predictions(self), self.grpc_server
         )
-        self.grpc_address = f"{HOST}:{self._grpc.add_insecure_port(f'{HOST}:0')}"
+        self.grpc_address = f"{HOST}:{self.grpc_server.add_insecure_port(f'{HOST}:0')}"
         handler = type("Handler", (_Handler,), {"server_of_model": self})
-        self._rest = http.server.ThreadingHTTPServer((HOST, 0), handler)
-        self.rest_address = f"{HOST}:{self._rest.server_address[1]}"
-        self._threads = [
-            threading.Thread(target=self._rest.serve_forever, daemon=True),
-            threading.Thread(target=self._poll, daemon=True),
+        self.rest_server = http.server.ThreadingHTTPServer((HOST, 0), handler)
+        self.rest_address = f"{HOST}:{self.rest_server.server_address[1]}"
+        self.threads = [
+            threading.Thread(target=self.rest_server.serve_forever, daemon=True),
+            threading.Thread(target=self.poll, daemon=True),
         ]
 
     def __enter__(self):
         """Begin to answer."""
-        self._grpc.start()
-        for thread in self._threads:
+        self.grpc_server.start()
+        for thread in self.threads:
             thread.start()
         return self
 
     def __exit__(self, *error):
         """Stop, and wait until all threads are done."""
-        self._stop.set()
-        self._rest.shutdown()
-        self._rest.server_close()
-        self._grpc.stop(None).wait()
-        for thread in self._threads:
+        self.stopping.set()
+        self.rest_server.shutdown()
+        self.rest_server.server_close()
+        self.grpc_server.stop(None).wait()
+        for thread in self.threads:
             thread.join()
 
-    def _poll(self):
-        while not self._stop.wait(1.0):
-            self._load()
+    def poll(self):
+        """Look for a newer version every second."""
+        while not self.stopping.wait(1.0):
+            self.load()
 
-    def _load(self):
+    def load(self):
+        """Load the largest version, if it is not loaded."""
         numbers = [int(one.name) for one in self.base.iterdir() if one.name.isdecimal()]
         newest = max(numbers, default=None)
         if newest is not None and newest not in self.versions:
@@ -118,14 +120,14 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
     """The gRPC side: `Predict`."""
 
     def __init__(self, server):
-        self._server = server
+        self.server = server
 
     def Predict(self, request, context):
         """Answer one request."""
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
         spec = request.model_spec
         try:
-            version, outputs = self._server.run(
+            version, outputs = self.server.run(
                 spec.name, spec.version.value, spec.signature_name, inputs
             )
         except RequestError as error:
@@ -147,11 +149,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Tell the versions."""
-        name, version, verb = self._parts()
+        name, version, verb = self.parts()
         there = self.server_of_model.versions
         known = name == self.server_of_model.model_name and (not version or version in there)
         if verb or not known:
-            return self._answer(404, {"error": f"Could not find {self.path}"})
+            return self.answer(404, {"error": f"Could not find {self.path}"})
         status = [
             {
                 "version": str(number),
@@ -160,33 +162,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             }
             for number in there
         ]
-        return self._answer(200, {"model_version_status": status})
+        return self.answer(200, {"model_version_status": status})
 
     def do_POST(self):
         """Answer one request."""
-        name, version, verb = self._parts()
+        name, version, verb = self.parts()
         try:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             if verb != "predict" or ("instances" in body) == ("inputs" in body):
                 raise RequestError("INVALID_ARGUMENT", "Give `instances` or `inputs` to `:predict`")
             in_rows = "instances" in body
             given = _decoded(body["instances"] if in_rows else body["inputs"])
-            inputs = _columns(given, in_rows, self._keys(body))
+            inputs = _columns(given, in_rows, self.keys(body))
             _, outputs = self.server_of_model.run(name, version, body.get("signature_name"), inputs)
         except RequestError as error:
-            return self._answer(CODES[error.code][1], {"error": str(error)})
+            return self.answer(CODES[error.code][1], {"error": str(error)})
         except (ValueError, KeyError, TypeError) as error:
-            return self._answer(400, {"error": f"JSON Parse error: {error}"})
+            return self.answer(400, {"error": f"JSON Parse error: {error}"})
         plain = {key: _plain(value) for key, value in outputs.items()}
         if not in_rows:
-            return self._answer(200, {"outputs": plain if len(plain) > 1 else [*plain.values()][0]})
+            return self.answer(
+                200, {"outputs": plain if len(plain) > 1 else next(iter(plain.values()))}
+            )
         count = len(next(iter(plain.values())))
         rows = [{key: value[i] for key, value in plain.items()} for i in range(count)]
         if len(plain) == 1:
             rows = [next(iter(row.values())) for row in rows]
-        return self._answer(200, {"predictions": rows})
+        return self.answer(200, {"predictions": rows})
 
-    def _keys(self, body):
+    def keys(self, body):
+        """Give the names of the inputs that a request's signature takes."""
         versions = self.server_of_model.versions
         signatures = versions[max(versions)].signatures
         name = body.get("signature_name") or "serving_default"
@@ -194,12 +199,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise RequestError("FAILED_PRECONDITION", f"Serving signature key {name!r} not found.")
         return list(signatures[name].structured_input_signature[1])
 
-    def _parts(self):
+    def parts(self):
+        """Give model name, version (0 for none) and verb of the request's path."""
         path, _, verb = self.path.removeprefix("/v1/models/").partition(":")
         name, _, version = path.partition("/versions/")
         return name, int(version) if version.isdecimal() else 0, verb
 
-    def _answer(self, code, content):
+    def answer(self, code, content):
+        """Send JSON."""
         data = json.dumps(content).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
