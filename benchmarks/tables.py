@@ -111,6 +111,26 @@ def regimes():
     return rows(["block-wise training", "ratio"], body)
 
 
+def exits():
+    """Give accuracy and cost of every exit, and of early exit at the chosen threshold."""
+    report = json.loads((BENCHMARKS / "exits" / "results.json").read_text())
+    body = [
+        [
+            f"exit {row['depth']}",
+            f"{100 * row['accuracy']:.2f}",
+            f"{row['latency_ratio']:.2f}",
+            f"{row['bytes'] / 2**10:.0f}",
+        ]
+        for row in report["exits"]
+    ]
+    early = report["confident"]
+    name = f"confident exit (mean depth {early['mean_depth']:.2f})"
+    body.append([name, f"{100 * early['accuracy']:.2f}", f"{early['time_ratio']:.2f}", "all"])
+    reference = f"{100 * report['end_to_end']['accuracy']:.2f}"
+    body.append(["the same network, trained end to end", reference, "", ""])
+    return rows(["", "test accuracy, %", "time at batch 1, ratio", "KiB"], body)
+
+
 def main(argv):
     """Write or check the README."""
     del argv
@@ -120,6 +140,7 @@ def main(argv):
         "memory": memory,
         "step_time": step_time,
         "regimes": regimes,
+        "exits": exits,
     }
     path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")
