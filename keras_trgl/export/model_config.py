@@ -1,11 +1,29 @@
 """The text of `models.config`, by which TensorFlow Serving finds models."""
 
+import re
 from pathlib import Path
 
-from keras_trgl.export.options import ServerFiles
+from keras_trgl.export.options import NAME, ServerFiles
 from keras_trgl.export.publish import versions
 
 FILE = "models.config"
+
+
+def served_name(files: ServerFiles, base: Path) -> str:
+    """Give the name by which a server knows the model.
+
+    Raises:
+        ValueError: it is the base folder's, which has characters that no model's name may have.
+    """
+    name = files.model_name or base.name
+    if not files.model_config and not files.warmup:
+        return name
+    if not re.fullmatch(NAME, name, re.ASCII):
+        raise ValueError(
+            "A model's name must be made of letters, digits, `_`, `-` and `.`. Received: the base "
+            f"folder's, {name!r}. Give `ServerFiles(model_name=…)`, or another folder."
+        )
+    return name
 
 
 def check_labels(files: ServerFiles, base: Path, version: int) -> None:
@@ -22,14 +40,13 @@ def check_labels(files: ServerFiles, base: Path, version: int) -> None:
         )
 
 
-def model_config(files: ServerFiles, base: Path) -> str:
+def model_config(files: ServerFiles, name: str) -> str:
     """Give the text of `models.config` for one model.
 
     Args:
-        files: name, path and labels.
-        base: the base folder.
+        files: path and labels.
+        name: str. The model's name.
     """
-    name = files.model_name or base.name
     lines = [
         "model_config_list {",
         "  config {",

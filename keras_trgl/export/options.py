@@ -10,6 +10,9 @@ import numpy as np
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.registration import public
 
+NAME = r"[\w.-]+"
+"""What TensorFlow Serving takes as a model's name, in ASCII."""
+
 PREDICTIONS = ("logits", "probabilities", "values")
 
 
@@ -170,7 +173,7 @@ class ServerFiles:
                 "`warmup` must be at most 16 batch sizes: a server replays all of them for every "
                 f"signature before it serves. Received: {len(self.warmup)}."
             )
-        if self.model_name is not None and not re.fullmatch(r"[\w.-]+", self.model_name):
+        if self.model_name is not None and not re.fullmatch(NAME, self.model_name, re.ASCII):
             raise ValueError(
                 "`model_name` must be made of letters, digits, `_`, `-` and `.`. Received: "
                 f"model_name={self.model_name!r}."

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.export.model_config import FILE as CONFIG_FILE
-from keras_trgl.export.model_config import check_labels, model_config
+from keras_trgl.export.model_config import check_labels, model_config, served_name
 from keras_trgl.export.options import Inputs, Outputs, ServerFiles
 from keras_trgl.export.parts import check_depth, check_model, live_parts, unplaced
 from keras_trgl.export.publish import (
@@ -165,12 +165,13 @@ def _publish(
     exits = Exits(*unplaced(stages, heads, shape), shape, inputs, outputs, depths)
     outputs.check_classes(exits.units)
     wanted = signatures(exits, inputs, thresholds)
+    name = served_name(files, Path(base_dir).absolute())
     base = base_folder(base_dir)
     number = check_version(base, version)
     check_labels(files, base, number)
     with contextlib.ExitStack() as stack:
         if files.model_config:
-            text = model_config(files, base)
+            text = model_config(files, name)
             stack.enter_context(written_text(base / CONFIG_FILE, text))
         aside = stack.enter_context(written_version(base, number))
         _write(wanted, aside)
@@ -181,7 +182,7 @@ def _publish(
         numbers = check_numbers(aside, [*blocks, *(heads[depth - 1] for depth in depths)])
         requests = 0
         if files.warmup:
-            write_requests(aside, samples, files.warmup, files.model_name or base.name)
+            write_requests(aside, samples, files.warmup, name)
             requests = replay_requests(aside, loaded)
     path = base / str(number)
     return ExportReport(

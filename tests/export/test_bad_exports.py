@@ -107,6 +107,12 @@ def test_a_published_version_is_kept(model, tmp_path):
     assert export_exit(model, 1, tmp_path).version == 4
 
 
+def test_a_base_folder_whose_name_is_no_model_s_needs_one(model, tmp_path):
+    with pytest.raises(ValueError, match=r"the base folder's, 'my net'. Give `ServerFiles"):
+        export_exit(model, 1, tmp_path / "my net")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_base_folder_that_is_a_file_is_refused(model, tmp_path):
     (tmp_path / "base").write_text("")
     with pytest.raises(NotADirectoryError, match="must be a folder"):
@@ -115,15 +121,26 @@ def test_a_base_folder_that_is_a_file_is_refused(model, tmp_path):
         export_exit(model, 1, tmp_path / "base" / "inner")
 
 
-def test_a_base_folder_without_rights_is_refused(model, tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied")
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder that this process may not write to; the superuser becomes another user."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    folder.chmod(0o555)
+    superuser = os.geteuid() == 0
+    if superuser:
+        os.seteuid(65534)
+    yield folder
+    if superuser:
+        os.seteuid(0)
+    folder.chmod(0o755)
 
-    # The superuser may write anywhere, so the system's answer is put in.
-    monkeypatch.setattr(os, "mkdir", refuse)
+
+def test_a_base_folder_without_rights_is_refused(model, read_only):
     with pytest.raises(PermissionError, match=r"may write to. Received: .*change its rights"):
-        export_exit(model, 1, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        export_exit(model, 1, read_only)
+    with pytest.raises(PermissionError, match=r"may write to. Received: .*change its rights"):
+        export_exit(model, 1, read_only / "inner")
 
 
 MISSING = {
