@@ -28,12 +28,12 @@ flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and wr
 flags.DEFINE_bool("report", False, "Rewrite the tables from results.json; measure nothing.")
 flags.DEFINE_enum("dataset", "fashion_mnist", ["fashion_mnist", "digits", "mnist"], "Data set.")
 flags.DEFINE_integer("depth", 20, "Depth of the ResNet, 6n + 2.")
-flags.DEFINE_list("widths", ["16", "32", "64"], "Widths of the ResNet.")
-flags.DEFINE_integer("stages", 3, "Stages, K.", lower_bound=2)
+flags.DEFINE_list("widths", ["8", "16", "32"], "Widths of the ResNet.")
+flags.DEFINE_list("stage_sizes", ["1", "3", "5"], "Blocks per stage; a small first one is quick.")
 flags.DEFINE_integer("size", 20000, "Training images; all if there are fewer.", lower_bound=1)
 flags.DEFINE_integer("epochs", 5, "Epochs of each training.", lower_bound=1)
 flags.DEFINE_integer("batch", 64, "Batch size of training.", lower_bound=1)
-flags.DEFINE_float("rate", 0.05, "First rate of SGD with momentum 0.9; falls as a cosine.")
+flags.DEFINE_float("rate", 0.003, "First rate of SGD with momentum 0.9; falls as a cosine.")
 flags.DEFINE_float("tau", 1.0, "Step of the minimizing movement scheme.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and held-out images.", lower_bound=0)
 flags.DEFINE_float("max_drop", 0.0, "Accuracy that early exit may lose on held-out images.")
@@ -46,6 +46,11 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 BATCHES = (1, 32)
 HELD_OUT = {"fashion_mnist": 1 / 12, "mnist": 1 / 12, "digits": 0.2}
+
+
+def stage_sizes():
+    """Give the blocks per stage."""
+    return [int(size) for size in FLAGS.stage_sizes]
 
 
 def load():
@@ -61,7 +66,7 @@ def train(method, data):
     )
     model = trgl.GreedyModel.from_blocks(
         blocks,
-        trgl.splitting.by_depth(blocks, FLAGS.stages),
+        stage_sizes(),
         trgl.heads.ConvHead(units=data.num_classes),
         method=trgl.methods.TRGL(tau=FLAGS.tau) if method == "trgl" else method,
         seed=FLAGS.seed,
@@ -131,15 +136,16 @@ def exported(model, data, folder, thresholds):
 def by_exit(model, data, folder, calls, times):
     """Give depth, accuracy, time and bytes of every exit."""
     rows = []
-    for depth in range(1, FLAGS.stages + 1):
+    last = model.num_stages
+    for depth in range(1, last + 1):
         name = f"exit_{depth}"
         alone = trgl.export.export_exit(model, depth, folder / name)
         rows.append(
             {
                 "depth": depth,
                 "accuracy": float((answers(calls[name], data.x_test)[0] == data.y_test).mean()),
-                "latency_ratio": times[1][name] / times[1][f"exit_{FLAGS.stages}"],
-                "latency_ratio_batch_32": times[32][name] / times[32][f"exit_{FLAGS.stages}"],
+                "latency_ratio": times[1][name] / times[1][f"exit_{last}"],
+                "latency_ratio_batch_32": times[32][name] / times[32][f"exit_{last}"],
                 "milliseconds": 1e3 * times[1][name],
                 "milliseconds_batch_32": 1e3 * times[32][name],
                 "bytes": alone.bytes,
@@ -153,7 +159,8 @@ def by_threshold(data, calls, times, threshold, full):
     """Give what early exit does at one threshold."""
     classes, exits = answers(calls[f"confident@{threshold:g}"], data.x_test)
     accuracy = float((classes == data.y_test).mean())
-    last = f"exit_{FLAGS.stages}"
+    depths = range(1, len(stage_sizes()) + 1)
+    last = f"exit_{depths[-1]}"
     return {
         "threshold": threshold,
         "accuracy": accuracy,
@@ -161,7 +168,7 @@ def by_threshold(data, calls, times, threshold, full):
         "time_ratio": times[1][f"confident@{threshold:g}"] / times[1][last],
         "time_ratio_batch_32": times[32][f"confident@{threshold:g}"] / times[32][last],
         "mean_depth": float(exits.mean()),
-        "share_by_depth": [float((exits == k).mean()) for k in range(1, FLAGS.stages + 1)],
+        "share_by_depth": [float((exits == k).mean()) for k in depths],
     }
 
 
@@ -208,7 +215,9 @@ def measure():
             "dataset": FLAGS.dataset,
             "network": f"ResNet-{FLAGS.depth}",
             "widths": [int(width) for width in FLAGS.widths],
-            "stages": FLAGS.stages,
+            "stage_sizes": stage_sizes(),
+            "rate": FLAGS.rate,
+            "tau": FLAGS.tau,
             "training_images": len(data.x_train),
             "epochs": FLAGS.epochs,
             "seed": FLAGS.seed,
