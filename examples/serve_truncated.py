@@ -30,6 +30,7 @@ from stand_in_server import StandInServer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 5, "Epochs of training on the digits.", lower_bound=1)
+flags.DEFINE_integer("depth", 14, "Depth of the ResNet, 6n + 2.")
 flags.DEFINE_string("base_dir", "runs/serving/digits", "Base folder of the published versions.")
 flags.DEFINE_string("grpc", "", "Address of a server; a stand-in is started if there is none.")
 flags.DEFINE_string("rest", "", "Address of its REST side.")
@@ -39,7 +40,7 @@ NAME = "digits"
 
 def train(data):
     """Give a network of three stages, trained for a few epochs."""
-    blocks = trgl.architectures.resnet(depth=14, input_shape=data.input_shape)
+    blocks = trgl.architectures.resnet(depth=FLAGS.depth, input_shape=data.input_shape)
     model = trgl.GreedyModel.from_blocks(
         blocks,
         stage_sizes=trgl.splitting.by_depth(blocks, num_stages=3),

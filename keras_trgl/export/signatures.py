@@ -54,7 +54,7 @@ class Exits:
             self.labels = [str(name).encode() for name in outputs.class_names]
         shape = (None, *(inputs.shape or input_shape[1:]))
         self.spec = tf.TensorSpec(shape, inputs.dtype, "inputs")
-        prepare = _traced(_cast_and(inputs.preprocess), self.spec, "preprocess")
+        prepare = _traced(_cast_and(inputs.preprocess, shape), self.spec, "preprocess")
         _check_preprocess(prepare, input_shape)
         self._prepare = prepare
         spec = _like(prepare)
@@ -142,6 +142,7 @@ class Exits:
 
         def run(image_bytes: Tensor) -> dict[str, Tensor]:
             spec = tf.TensorSpec((rows, columns, channels), self.spec.dtype)
+            image_bytes = tf.ensure_shape(image_bytes, (None,))
             return predict(tf.map_fn(image_of, image_bytes, fn_output_signature=spec))
 
         return run
@@ -243,9 +244,13 @@ def _prediction_of(head: Any) -> Callable[[Tensor], Tensor]:
     return lambda features: tf.cast(head(features, training=False), tf.float32)
 
 
-def _cast_and(preprocess: Callable[[Any], Any] | None) -> Callable[[Tensor], Tensor]:
+def _cast_and(
+    preprocess: Callable[[Any], Any] | None, shape: Sequence[Any]
+) -> Callable[[Tensor], Tensor]:
     def prepare(inputs: Tensor) -> Tensor:
-        x = tf.cast(inputs, tf.float32)
+        # A server does not hold requests against the signature, and a kernel may end the whole
+        # process over a wrong rank.
+        x = tf.cast(tf.ensure_shape(inputs, shape), tf.float32)
         if preprocess is None:
             return x
         try:

@@ -114,7 +114,9 @@ class FewRows(keras.layers.Layer):
 
 def test_a_row_that_left_costs_no_later_stage(tmp_path):
     plain = scatter(network())
-    stages = [plain.stages[0], [FewRows(), *plain.stages[1].blocks], plain.stages[2]]
+    few = FewRows(name="few")
+    few.build((None, 8, 8, 4))
+    stages = [plain.stages[0], [few, *plain.stages[1].blocks], plain.stages[2]]
     model = GreedyModel(stages, plain.heads)
     x = NORMALIZE(client_rows(64))
     sure = np.sort(softmax(live(plain, x)[0]).max(-1))
@@ -138,6 +140,13 @@ def test_encoded_images_are_decoded_and_resized(model, served):
     assert_close(
         served["encoded"](image_bytes=shrunk)["logits"], live(model, NORMALIZE(wanted.numpy()))[1]
     )
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (3, *SHAPE[:2]), (2, 8, 9, 1), (2, 2, *SHAPE)])
+def test_a_request_of_another_shape_is_an_error_of_its_own(served, shape):
+    for name in set(served) - {"encoded"}:
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            served[name](inputs=tf.zeros(shape, tf.uint8))
 
 
 def test_weights_are_stored_once(model, report):

@@ -26,7 +26,13 @@ predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
 
 def test_the_example_trains_publishes_and_asks(tmp_path):
     done = subprocess.run(
-        [sys.executable, "serve_truncated.py", "--epochs=1", f"--base_dir={tmp_path}/digits"],
+        [
+            sys.executable,
+            "serve_truncated.py",
+            "--epochs=1",
+            "--depth=8",
+            f"--base_dir={tmp_path}/digits",
+        ],
         cwd=ROOT / "examples",
         capture_output=True,
         text=True,
