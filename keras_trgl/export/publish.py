@@ -38,20 +38,21 @@ def base_folder(base_dir: Any) -> Path:
     """
     base = Path(os.fspath(base_dir)).absolute()
     try:
-        base.mkdir(parents=True, exist_ok=True)
+        with readable_disk_errors(base):
+            base.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(base)
+            _hidden_folder(base, "probe").rmdir()
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(
             f"`base_dir` must be a folder. Received: {base_dir}, which is, or lies in, a file."
         ) from error
-    except PermissionError as error:
-        raise _not_writable(base) from error
-    _remove_leftovers(base)
-    try:
-        _hidden_folder(base, "probe").rmdir()
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise _not_writable(base) from error
-        raise
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise PermissionError(
+            f"`base_dir` must be a folder that this process may write to. Received: {base}. Give "
+            "another one, or change its rights."
+        ) from error
     return base
 
 
@@ -175,13 +176,6 @@ def size_of(path: Path) -> int:
 def _hidden_folder(base: Path, name: str) -> Path:
     prefix = f"{HIDDEN}{name}-{socket.gethostname()}-{os.getpid()}-"
     return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-
-
-def _not_writable(base: Path) -> PermissionError:
-    return PermissionError(
-        f"`base_dir` must be a folder that this process may write to. Received: {base}. Give "
-        "another one, or change its rights."
-    )
 
 
 def _sync(path: Path) -> None:
