@@ -20,7 +20,7 @@ from keras_trgl.export.parts import check_depth, check_model, live_parts, unplac
 from keras_trgl.export.publish import size_of, written_file
 from keras_trgl.export.report import ExportReport
 from keras_trgl.export.signatures import Exits
-from keras_trgl.export.verify import LiveModel, sample_of
+from keras_trgl.export.verify import ExportMismatchError, LiveModel, sample_of
 from keras_trgl.registration import public
 from keras_trgl.truncate import truncated_model
 from keras_trgl.types import Tensor
@@ -314,6 +314,13 @@ def _litert_runner(path: str) -> Runner:
 def _onnx_runner(path: str) -> Runner:
     module = needed("onnxruntime", "onnx", "The check of an ONNX file")
     session = module.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    if names != ["inputs"]:
+        raise ExportMismatchError(
+            f"An ONNX file must have the one input `inputs`. Received: {names}. Constants of "
+            "`preprocess` became inputs, as those of `Normalization` do: use "
+            "`datasets.Normalize` or `keras.layers.Rescaling`."
+        )
     return lambda rows: session.run([NAME], {"inputs": rows})[0]
 
 

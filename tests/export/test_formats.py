@@ -1,5 +1,6 @@
 """Files for other runtimes give what the live model gives."""
 
+import keras
 import numpy as np
 import pytest
 from exported import BATCHES, SHAPE, TOLERANCE, client_rows, live, network, scatter
@@ -97,6 +98,15 @@ def test_a_file_is_checked_before_it_appears(model, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_trgl.export.formats._litert_runner", wrong)
     with pytest.raises(RuntimeError, match="`LiteRT` must give what the live model gives"):
         export_litert(model, 1, tmp_path / "a.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_constants_that_become_inputs_of_an_onnx_file_are_told(model, tmp_path):
+    for package in FORMATS["onnx"][3]:
+        pytest.importorskip(package)
+    layer = keras.layers.Normalization(mean=[0.5], variance=[0.1])
+    with pytest.raises(RuntimeError, match=r"the one input `inputs`. Received: .*Rescaling"):
+        export_onnx(model, 1, tmp_path / "a.onnx", inputs=Inputs(preprocess=layer))
     assert list(tmp_path.iterdir()) == []
 
 
