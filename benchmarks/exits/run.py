@@ -28,7 +28,7 @@ flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and wr
 flags.DEFINE_bool("report", False, "Rewrite the tables from results.json; measure nothing.")
 flags.DEFINE_enum("dataset", "fashion_mnist", ["fashion_mnist", "digits", "mnist"], "Data set.")
 flags.DEFINE_integer("depth", 20, "Depth of the ResNet, 6n + 2.")
-flags.DEFINE_list("widths", ["8", "16", "32"], "Widths of the ResNet.")
+flags.DEFINE_list("widths", ["16", "32", "64"], "Widths of the ResNet.")
 flags.DEFINE_list("stage_sizes", ["1", "3", "5"], "Blocks per stage; a small first one is quick.")
 flags.DEFINE_integer("size", 20000, "Training images; all if there are fewer.", lower_bound=1)
 flags.DEFINE_integer("epochs", 5, "Epochs of each training.", lower_bound=1)
