@@ -33,7 +33,7 @@ class Exits:
 
     Raises:
         ValueError: `preprocess` cannot become part of a graph, or gives another shape than the
-            model takes.
+            model takes; heads of classifiers that give no `(batch, classes)`.
     """
 
     def __init__(
@@ -65,7 +65,13 @@ class Exits:
             if depth in self.depths:
                 traced = _traced(_prediction_of(head), spec, f"head_{depth}")
                 self._heads[depth] = traced
-        self.units = int(self._heads[self.depths[-1]].structured_outputs.shape[-1])
+        shape = self._heads[self.depths[-1]].structured_outputs.shape
+        if outputs.predictions != "values" and shape.rank != 2:
+            raise ValueError(
+                "A classifier's heads must give (batch, classes). Received: predictions "
+                f"{tuple(shape)}. `Outputs('values')` takes others."
+            )
+        self.units = int(shape[-1])
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Give the model's data from what a client sends."""

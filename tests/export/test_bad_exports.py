@@ -93,6 +93,15 @@ def test_an_unbuilt_model_is_refused(tmp_path):
     assert not (tmp_path / "base").exists()
 
 
+def test_heads_that_give_no_classes_are_values(tmp_path):
+    model = GreedyModel([[keras.layers.Dense(4)]], [keras.layers.Reshape((2, 2))])
+    model.build((None, 3))
+    with pytest.raises(ValueError, match=r"\(batch, classes\). Received: .*\(None, 2, 2\)"):
+        export_serving(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert export_serving(model, tmp_path, outputs=Outputs("values")).version == 1
+
+
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(TypeError, match="must be a `GreedyModel`"):
         export_serving(keras.Sequential([keras.layers.Dense(2)]), tmp_path)
