@@ -178,8 +178,11 @@ def _publish(
         samples = _samples(wanted)
         loaded = tf.saved_model.load(str(aside))
         difference = _compare(loaded, live, samples, depths, outputs, thresholds)
-        blocks = [block for stage in stages for block in stage.blocks]
-        numbers = check_numbers(aside, [*blocks, *(heads[depth - 1] for depth in depths)])
+        used = [block for stage in stages for block in stage.blocks]
+        used += [heads[depth - 1] for depth in depths]
+        if isinstance(inputs.preprocess, keras.layers.Layer):
+            used.append(inputs.preprocess)
+        numbers = check_numbers(aside, used)
         requests = 0
         if files.warmup:
             write_requests(aside, samples, files.warmup, name)

@@ -54,6 +54,10 @@ class Exits:
             self.labels = [str(name).encode() for name in outputs.class_names]
         shape = (None, *(inputs.shape or input_shape[1:]))
         self.spec = tf.TensorSpec(shape, inputs.dtype, "inputs")
+        layer = inputs.preprocess
+        if isinstance(layer, keras.layers.Layer) and not layer.built:
+            # What a layer makes while a function is traced cannot be used outside.
+            layer.build(shape)
         prepare = _traced(_cast_and(inputs.preprocess, shape), self.spec, "preprocess")
         _check_preprocess(prepare, input_shape)
         self._prepare = prepare

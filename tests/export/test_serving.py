@@ -142,6 +142,23 @@ def test_encoded_images_are_decoded_and_resized(model, served):
     )
 
 
+@pytest.mark.parametrize("kind", ["Normalization", "BatchNormalization"])
+def test_preprocessing_may_be_a_layer_with_weights_of_its_own(model, tmp_path, kind):
+    layer = getattr(keras.layers, kind)()
+    if kind == "Normalization":
+        layer.adapt(client_rows(64).astype("float32"))
+    else:
+        layer.build((None, *SHAPE))
+        layer.moving_mean.assign([128.0])
+        layer.moving_variance.assign([5000.0])
+    done = export_exit(model, 1, tmp_path, inputs=Inputs("uint8", layer))
+    # An adapted layer keeps its statistics as constants, the other one four weights.
+    assert done.numbers == parameters(model, 1) + (4 if kind == "BatchNormalization" else 0)
+    rows = client_rows(7)
+    got = tf.saved_model.load(str(done.path)).signatures["exit_1"](inputs=tf.constant(rows))
+    assert_close(got["logits"], live(model, layer(rows.astype("float32")))[0])
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (3, *SHAPE[:2]), (2, 8, 9, 1), (2, 2, *SHAPE)])
 def test_a_request_of_another_shape_is_an_error_of_its_own(served, shape):
     for name in set(served) - {"encoded"}:
