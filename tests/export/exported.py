@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
-from keras_trgl.heads import ConvHead
+from keras_trgl.heads import ConvHead, LinearHead
 
 SHAPE = (8, 8, 1)
 NAMES = ["zero", "one", "two", "three", "four"]
@@ -21,6 +21,14 @@ def network(regime="parallel", head=None, blocks=None):
     head = head or ConvHead(len(NAMES))
     heads = [type(head).from_config(head.get_config()) for _ in stages]
     return GreedyModel(stages, heads, regime=regime, seed=0)
+
+
+def small_network(units=5, regime="parallel"):
+    """Give three stages of one convolution, for what does not depend on the network."""
+    stages = [[keras.layers.Conv2D(2, 3, activation="relu")] for _ in range(3)]
+    model = GreedyModel(stages, [LinearHead(units) for _ in stages], regime=regime, seed=0)
+    model.build((None, *SHAPE))
+    return model
 
 
 def scatter(model, seed=0):

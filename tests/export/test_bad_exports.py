@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import SHAPE
+from exported import SHAPE, scatter, small_network
 
 from keras_trgl import GreedyModel
 from keras_trgl.export import (
@@ -35,6 +35,11 @@ def by_if(x):
 
 def by_reshape(x):
     return tf.reshape(x, (-1, *SHAPE))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return scatter(small_network())
 
 
 REFUSED = {

@@ -10,7 +10,7 @@ import sys
 import pytest
 import tensorflow as tf
 from conftest import THRESHOLDS
-from exported import client_rows
+from exported import client_rows, scatter, small_network
 
 from keras_trgl.export import Inputs, Outputs, ServerFiles, export_exit, export_serving
 from keras_trgl.export.publish import (
@@ -22,6 +22,11 @@ from keras_trgl.export.publish import (
 )
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return scatter(small_network())
 
 
 def test_the_next_version_follows_the_largest_folder_a_server_sees(tmp_path):

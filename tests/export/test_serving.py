@@ -15,6 +15,7 @@ from exported import (
     network,
     parameters,
     scatter,
+    small_network,
     stored,
     words_of,
 )
@@ -22,7 +23,6 @@ from exported import (
 from keras_trgl import GreedyModel
 from keras_trgl.datasets import Normalize
 from keras_trgl.export import Inputs, Outputs, export_exit, export_serving
-from keras_trgl.heads import LinearHead
 
 NORMALIZE = Normalize([0.5], [0.3])
 
@@ -92,7 +92,8 @@ def test_each_row_leaves_at_the_first_depth_that_is_sure(model, served, size):
 
 
 @pytest.mark.parametrize(("threshold", "depth"), [(0.0, 1), (1.01, 3)])
-def test_thresholds_at_the_ends_stop_all_or_none(model, tmp_path, threshold, depth):
+def test_thresholds_at_the_ends_stop_all_or_none(tmp_path, threshold, depth):
+    model = scatter(small_network())
     done = export_serving(model, tmp_path, outputs=Outputs(thresholds=threshold))
     run = tf.saved_model.load(str(done.path)).signatures["confident_exit"]
     x = NORMALIZE(client_rows(7))
@@ -244,7 +245,7 @@ def test_a_trained_model_is_exported_after_any_regime(tmp_path, regime):
     from keras_trgl import regimes
 
     chosen = regimes.Sequential(1) if regime == "sequential" else regimes.Buffered(2)
-    model = network(regime=chosen, head=LinearHead(5))
+    model = small_network(regime=chosen)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, jit_compile=False)
     x, y = NORMALIZE(client_rows(16)).numpy(), np.arange(16) % 5
@@ -257,14 +258,14 @@ def test_a_trained_model_is_exported_after_any_regime(tmp_path, regime):
 
 def test_half_precision_gives_float32_outputs(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
-    model = scatter(network())
+    model = scatter(small_network())
     done = export_serving(model, tmp_path, outputs=Outputs(thresholds=0.5))
     run = tf.saved_model.load(str(done.path)).signatures["exit_1"]
     assert run(inputs=tf.zeros((1, *SHAPE)))["logits"].dtype == tf.float32
 
 
 def test_a_single_unit_is_a_probability_of_class_one(tmp_path):
-    model = scatter(network(head=LinearHead(1)))
+    model = scatter(small_network(units=1))
     outputs = Outputs(class_names=["no", "yes"], thresholds=0.8)
     done = export_serving(model, tmp_path, outputs=outputs)
     run = tf.saved_model.load(str(done.path)).signatures
@@ -276,7 +277,7 @@ def test_a_single_unit_is_a_probability_of_class_one(tmp_path):
 
 
 def test_a_regression_gives_values_alone(tmp_path):
-    model = scatter(network(head=LinearHead(2)))
+    model = scatter(small_network(units=2))
     done = export_serving(model, tmp_path, outputs=Outputs("values"))
     run = tf.saved_model.load(str(done.path)).signatures["all_exits"]
     assert set(run.structured_outputs) == {"values_1", "values_2", "values_3"}
