@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-PACKAGES := -e ".[examples,dev]"
+PACKAGES := -e ".[examples,dev,serving,litert,onnx,openvino]"
 RECORDING ?= tests/golden/trgl_parallel.npz
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -41,6 +41,7 @@ bench: $(STAMP)
 bench-accuracy: $(STAMP)
 	$(BIN)/python benchmarks/early_overfitting/run.py --json
 	$(BIN)/python benchmarks/train_size/run.py --json
+	$(BIN)/python benchmarks/exits/run.py --json
 
 lock: $(STAMP)
 	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \

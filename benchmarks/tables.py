@@ -130,6 +130,26 @@ def stage_parallel():
     return rows(["training", "speed over one core", "least and most"], body)
 
 
+def exits():
+    """Give accuracy and cost of every exit, and of early exit at the chosen threshold."""
+    report = json.loads((BENCHMARKS / "exits" / "results.json").read_text())
+    body = [
+        [
+            f"exit {row['depth']}",
+            f"{100 * row['accuracy']:.2f}",
+            f"{row['latency_ratio']:.2f}",
+            f"{row['bytes'] / 2**10:.0f}",
+        ]
+        for row in report["exits"]
+    ]
+    early = report["confident"]
+    name = f"confident exit (mean depth {early['mean_depth']:.2f})"
+    body.append([name, f"{100 * early['accuracy']:.2f}", f"{early['time_ratio']:.2f}", "all"])
+    reference = f"{100 * report['end_to_end']['accuracy']:.2f}"
+    body.append(["the same network, trained end to end", reference, "", ""])
+    return rows(["", "test accuracy, %", "time at batch 1, ratio", "KiB"], body)
+
+
 def main(argv):
     """Write or check the README."""
     del argv
@@ -140,6 +160,7 @@ def main(argv):
         "step_time": step_time,
         "regimes": regimes,
         "stage_parallel": stage_parallel,
+        "exits": exits,
     }
     path = ROOT / "README.md"
     text = before = path.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from keras_trgl import architectures as architectures
 from keras_trgl import callbacks as callbacks
 from keras_trgl import datasets as datasets
 from keras_trgl import distribute as distribute
+from keras_trgl import export as export
 from keras_trgl import heads as heads
 from keras_trgl import layers as layers
 from keras_trgl import methods as methods

@@ -30,6 +30,10 @@ SHARED = {
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
+    "export": {
+        *{"options", "report", "extras", "parts", "publish"},
+        *{"model_config", "signatures", "verify", "warmup"},
+    },
 }
 """Files of a folder that its other files may import."""
 
@@ -76,9 +80,8 @@ TENSORFLOW = {
     "cached_features",
     "resume",
     "splitting/profile",
-    "export/serving",
 }
-TENSORFLOW_FOLDERS = {"datasets", "callbacks", "distribute", "search"}
+TENSORFLOW_FOLDERS = {"datasets", "callbacks", "distribute", "search", "export"}
 
 KERAS_METHODS = {"fit", "compile", "evaluate"}
 

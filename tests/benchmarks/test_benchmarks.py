@@ -76,3 +76,23 @@ def test_the_quickstart_writes_its_run_folder(tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["results"]
     assert [row["method"] for row in rows] == list(methods)
     assert all(row["peak_mib"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_exits_are_measured_at_the_threshold_that_held_out_images_chose(tmp_path):
+    path = tmp_path / "results.json"
+    small = ["--dataset=digits", "--depth=8", "--widths=4,8,8", "--stage_sizes=1,2", "--epochs=1"]
+    short = ["--size=200", "--rows=2", "--repeats=1", "--thresholds="]
+    printed = run("exits", *small, *short, f"--results={path}")
+    report = json.loads(path.read_text())
+    assert printed == {key: report[key] for key in ("exits", "confident", "end_to_end")}
+    assert [row["depth"] for row in report["exits"]] == [1, 2]
+    assert report["exits"][1]["latency_ratio"] == 1.0
+    assert report["exits"][0]["bytes"] < report["exits"][1]["bytes"]
+    full = report["exits"][1]["accuracy"]
+    assert report["end_to_end"]["gap"] == pytest.approx(report["end_to_end"]["accuracy"] - full)
+    assert report["confident"]["threshold"] == report["choice"]["threshold"]
+    for row in report["by_threshold"]:
+        assert row["accuracy_drop"] == pytest.approx(full - row["accuracy"])
+        assert sum(row["share_by_depth"]) == pytest.approx(1.0)
+        assert row["mean_depth"] == pytest.approx(1 + row["share_by_depth"][1])

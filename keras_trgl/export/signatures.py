@@ -1,0 +1,294 @@
+"""The signatures of an export: plain functions over stages and heads that are traced once.
+
+Every stage T_k and head F_k becomes one TensorFlow function, and all signatures call those, so
+the graph grows with K and not with K². Nothing is tracked beside what a signature uses: weights
+are stored once, and parts that no signature uses not at all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_trgl.export.options import Inputs, Outputs
+from keras_trgl.layers.stage import Stage
+from keras_trgl.types import Shape, Tensor
+
+Signature = tuple[Callable[[Tensor], dict[str, Tensor]], tf.TensorSpec]
+
+PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+
+
+class Exits:
+    """Traced stages 1…k and some of their heads.
+
+    Args:
+        stages: built stages with plain variables.
+        heads: built heads, as many.
+        input_shape: shape of the model's data, batch axis included.
+        inputs: how data come in.
+        outputs: what the heads predict.
+        depths: depths whose heads are used.
+
+    Raises:
+        ValueError: `preprocess` cannot become part of a graph, or gives another shape than the
+            model takes; heads of classifiers that give no `(batch, classes)`.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        heads: Sequence[Any],
+        input_shape: Shape,
+        inputs: Inputs,
+        outputs: Outputs,
+        depths: Sequence[int],
+    ) -> None:
+        # A traced function holds its variables weakly.
+        self._layers = (list(stages), list(heads))
+        self.outputs = outputs
+        self.depths = list(depths)
+        self.labels = None
+        if outputs.class_names is not None:
+            self.labels = [str(name).encode() for name in outputs.class_names]
+        shape = (None, *(inputs.shape or input_shape[1:]))
+        self.spec = tf.TensorSpec(shape, inputs.dtype, "inputs")
+        layer = inputs.preprocess
+        if isinstance(layer, keras.layers.Layer) and not layer.built:
+            # What a layer makes while a function is traced cannot be used outside.
+            layer.build(shape)
+        prepare = _traced(_cast_and(inputs.preprocess, shape), self.spec, "preprocess")
+        _check_preprocess(prepare, input_shape)
+        self._prepare = prepare
+        spec = _like(prepare)
+        self._stages, self._heads = [], {}
+        for depth, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
+            self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
+            spec = _like(self._stages[-1])
+            if depth in self.depths:
+                traced = _traced(_prediction_of(head), spec, f"head_{depth}")
+                self._heads[depth] = traced
+        shape = self._heads[self.depths[-1]].structured_outputs.shape
+        if outputs.predictions != "values" and shape.rank != 2:
+            raise ValueError(
+                "A classifier's heads must give (batch, classes). Received: predictions "
+                f"{tuple(shape)}. `Outputs('values')` takes others."
+            )
+        self.units = int(shape[-1])
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Give the model's data from what a client sends."""
+        return self._prepare(inputs)
+
+    def single(self, depth: int) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Give the function of `exit_k`."""
+
+        def run(inputs: Tensor) -> dict[str, Tensor]:
+            x = self.prepare(inputs)
+            for stage in self._stages[:depth]:
+                x = stage(x)
+            return self.described(self._heads[depth](x))
+
+        return run
+
+    def every(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Give what `all_exits` does: every output of every exit, its depth in its name."""
+        found, x = {}, self.prepare(inputs)
+        for depth, stage in enumerate(self._stages, start=1):
+            x = stage(x)
+            if depth in self._heads:
+                described = self.described(self._heads[depth](x))
+                found.update({f"{name}_{depth}": value for name, value in described.items()})
+        return found
+
+    def confident(self, thresholds: Sequence[float]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Give the function of `confident_exit`: rows leave when they are sure.
+
+        Args:
+            thresholds: K − 1 floats. A row leaves at depth k when its confidence is at least
+                the k-th.
+        """
+
+        def leave(depth: int, features: Tensor) -> tuple[Tensor, Tensor]:
+            """Give predictions and exits of rows that come out of stage `depth` − 1."""
+            features = self._stages[depth - 1](features)
+            predictions = self._heads[depth](features)
+            exits = tf.fill(tf.shape(predictions)[:1], depth)
+            if depth == len(self._stages):
+                return predictions, exits
+            sure = confidence(predictions, self.outputs.predictions) >= thresholds[depth - 1]
+
+            def go_on() -> tuple[Tensor, Tensor]:
+                unsure = tf.where(~sure)
+                later = leave(depth + 1, tf.gather_nd(features, unsure))
+                return (
+                    tf.tensor_scatter_nd_update(predictions, unsure, later[0]),
+                    tf.tensor_scatter_nd_update(exits, unsure, later[1]),
+                )
+
+            return tf.cond(tf.reduce_all(sure), lambda: (predictions, exits), go_on)
+
+        def run(inputs: Tensor) -> dict[str, Tensor]:
+            predictions, exits = leave(1, self.prepare(inputs))
+            # A condition forgets shapes, and a signature shows them.
+            predictions = tf.ensure_shape(predictions, (None, self.units))
+            return {**self.described(predictions), "exit": tf.ensure_shape(exits, (None,))}
+
+        return run
+
+    def encoded(self, depth: int, shape: Sequence[Any]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Give the function of `encoded`: images as bytes, resized, then exit `depth`."""
+        rows, columns, channels = shape
+        predict = self.single(depth)
+
+        def image_of(data: Tensor) -> Tensor:
+            image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+            image.set_shape((None, None, channels))
+            resized = tf.image.resize(image, (rows, columns), antialias=True)
+            if self.spec.dtype == tf.uint8:
+                resized = tf.clip_by_value(tf.round(resized), 0.0, 255.0)
+            return tf.cast(resized, self.spec.dtype)
+
+        def run(image_bytes: Tensor) -> dict[str, Tensor]:
+            spec = tf.TensorSpec((rows, columns, channels), self.spec.dtype)
+            image_bytes = tf.ensure_shape(image_bytes, (None,))
+            return predict(tf.map_fn(image_of, image_bytes, fn_output_signature=spec))
+
+        return run
+
+    def described(self, predictions: Tensor) -> dict[str, Tensor]:
+        """Give all outputs of a prediction `(batch, units)`; each has the batch axis first."""
+        kind = self.outputs.predictions
+        if kind == "values":
+            return {"values": predictions}
+        probabilities = class_probabilities(predictions, kind)
+        if probabilities.shape[-1] == 1:
+            chosen = tf.cast(probabilities[:, 0] >= 0.5, tf.int64)
+        else:
+            chosen = tf.argmax(probabilities, -1, tf.int64)
+        found = {"probabilities": probabilities, "class_id": chosen}
+        if kind == "logits":
+            found["logits"] = predictions
+        if self.labels is not None:
+            found["label"] = tf.gather(tf.constant(self.labels), chosen)
+        return found
+
+
+def class_probabilities(predictions: Tensor, kind: str) -> Tensor:
+    """Give probabilities, `(batch, units)`, from logits or from themselves."""
+    if kind == "probabilities":
+        return predictions
+    if predictions.shape[-1] == 1:
+        return keras.ops.sigmoid(predictions)
+    return keras.ops.softmax(predictions)
+
+
+def confidence(predictions: Tensor, kind: str) -> Tensor:
+    """Give the probability of the likeliest class, `(batch,)`.
+
+    Args:
+        predictions: tensor, `(batch, units)`.
+        kind: `"logits"` or `"probabilities"`.
+    """
+    probabilities = class_probabilities(predictions, kind)
+    if probabilities.shape[-1] == 1:
+        probabilities = keras.ops.concatenate([probabilities, 1.0 - probabilities], -1)
+    return keras.ops.max(probabilities, -1)
+
+
+def signatures(
+    exits: Exits, inputs: Inputs, thresholds: Sequence[float] | None
+) -> dict[str, Signature]:
+    """Give every signature by name: its function and what it takes.
+
+    Args:
+        exits: traced stages and heads.
+        inputs: how data come in.
+        thresholds: those of `confident_exit`, or `None` for none.
+
+    Raises:
+        ValueError: encoded images for a model that takes no images.
+    """
+    default = exits.outputs.default_exit or exits.depths[-1]
+    found: dict[str, Signature] = {"serving_default": (exits.single(default), exits.spec)}
+    for depth in exits.depths:
+        found[f"exit_{depth}"] = (exits.single(depth), exits.spec)
+    if len(exits.depths) > 1:
+        found["all_exits"] = (exits.every, exits.spec)
+    if thresholds is not None:
+        found["confident_exit"] = (exits.confident(thresholds), exits.spec)
+    if inputs.encoded:
+        shape = exits.spec.shape[1:]
+        if shape.rank != 3 or None in shape.as_list() or shape[-1] not in (1, 3, 4):
+            raise ValueError(
+                "Encoded images need examples of shape (rows, columns, channels), channels 1, 3 "
+                f"or 4. Received: {tuple(shape)}. Leave `encoded` out, or give `shape`."
+            )
+        spec = tf.TensorSpec((None,), tf.string, "image_bytes")
+        found["encoded"] = (exits.encoded(default, shape.as_list()), spec)
+    return found
+
+
+def _traced(function: Callable[[Tensor], Tensor], spec: tf.TensorSpec, name: str) -> Any:
+    function.__name__ = name
+    return tf.function(function, autograph=False).get_concrete_function(spec)
+
+
+def _like(traced: Any) -> tf.TensorSpec:
+    result = traced.structured_outputs
+    return tf.TensorSpec((None, *result.shape[1:]), result.dtype)
+
+
+def _features_of(stage: Stage) -> Callable[[Tensor], Tensor]:
+    def features(x: Tensor) -> Tensor:
+        # Blocks, not the stage: a stage may be placed, and adds its energy when it trains.
+        for block in stage.blocks:
+            x = block(x, training=False)
+        return x
+
+    return features
+
+
+def _prediction_of(head: Any) -> Callable[[Tensor], Tensor]:
+    return lambda features: tf.cast(head(features, training=False), tf.float32)
+
+
+def _cast_and(
+    preprocess: Callable[[Any], Any] | None, shape: Sequence[Any]
+) -> Callable[[Tensor], Tensor]:
+    def prepare(inputs: Tensor) -> Tensor:
+        # A server does not hold requests against the signature, and a kernel may end the whole
+        # process over a wrong rank.
+        x = tf.cast(tf.ensure_shape(inputs, shape), tf.float32)
+        if preprocess is None:
+            return x
+        try:
+            return tf.convert_to_tensor(preprocess(x))
+        except Exception as error:
+            raise ValueError(
+                "`preprocess` must be a function of tensors, made of TensorFlow or `keras.ops` "
+                "operations, so that it can become part of the exported model. Received: "
+                f"{preprocess!r}, which fails on a symbolic tensor {tuple(x.shape)}: {error} "
+                "Write it without NumPy and without Python's `if` on tensors."
+            ) from error
+
+    return prepare
+
+
+def _check_preprocess(prepare: Any, input_shape: Shape) -> None:
+    graph = prepare.graph.as_graph_def()
+    inner = [node for function in graph.library.function for node in function.node_def]
+    used = {node.op for node in [*graph.node, *inner]}
+    if used & PYTHON_OPERATIONS:
+        raise ValueError(
+            "`preprocess` must be made of operations that work without Python. Received: one with "
+            "`tf.py_function` or `tf.numpy_function`, which no server can run. Write it with "
+            "TensorFlow or `keras.ops` operations."
+        )
+    shape = prepare.structured_outputs.shape
+    if not shape.is_compatible_with(input_shape):
+        raise ValueError(
+            f"`preprocess` must give the model's data, {input_shape}. Received: {tuple(shape)}. "
+            "Give `shape`, that of one example before `preprocess`, if it changes shapes."
+        )

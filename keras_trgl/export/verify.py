@@ -1,0 +1,151 @@
+"""The check of an export before publication: every signature against the live model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_trgl.export.options import Inputs
+from keras_trgl.export.signatures import class_probabilities, confidence
+from keras_trgl.layers.stage import Stage
+from keras_trgl.types import Shape
+
+ROWS = 8
+TOLERANCES = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference by the type that the model computes in, for outputs of size 1 or less;
+if the largest output is larger, so is the difference allowed, in proportion."""
+
+
+class ExportMismatchError(RuntimeError):
+    """An export that does not do what the live model does; it is not published."""
+
+
+def sample_of(spec: Any, seed: int = 0) -> Any:
+    """Give `ROWS` random examples of what a client sends: 0 to 255, or standard normal."""
+    rng = np.random.default_rng(seed)
+    shape = (ROWS, *[side or 32 for side in spec.shape[1:]])
+    if spec.dtype == tf.uint8:
+        return rng.integers(0, 256, shape, "uint8")
+    return rng.normal(size=shape).astype("float32")
+
+
+def encoded_sample(shape: Shape, seed: int = 0) -> Any:
+    """Give `ROWS` PNG images of this shape, as an array of bytes objects."""
+    images = np.random.default_rng(seed).integers(
+        0, 256, (ROWS, *[s or 32 for s in shape]), "uint8"
+    )
+    return np.array([tf.io.encode_png(image).numpy() for image in images], object)
+
+
+class LiveModel:
+    """The model itself, called as it is: what an export is compared with.
+
+    Args:
+        stages: the model's own stages 1…k.
+        heads: the heads, as many.
+        inputs: how data come in.
+        kind: what the heads give, as in `Outputs`.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, kind: str
+    ) -> None:
+        self.stages, self.heads, self.inputs, self.kind = stages, heads, inputs, kind
+        dtypes = {head.compute_dtype for head in heads}
+        self.tolerance = max(TOLERANCES.get(str(name), 1e-5) for name in dtypes)
+
+    def predictions(self, sample: Any) -> list[Any]:
+        """Give every depth's predictions for rows that a client sends."""
+        x: Any = tf.cast(sample, tf.float32)
+        if self.inputs.preprocess is not None:
+            x = self.inputs.preprocess(x)
+        found = []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            for block in stage.blocks:
+                x = block(x, training=False)
+            found.append(tf.cast(head(x, training=False), tf.float32).numpy())
+        return found
+
+    def compare(self, name: str, got: dict[str, Any], wanted: Any) -> float:
+        """Compare all outputs of one exit with its live predictions `(batch, units)`.
+
+        Returns:
+            The largest difference.
+
+        Raises:
+            ExportMismatchError: it is too large.
+        """
+        if self.kind == "values":
+            return self._difference(name, got["values"].numpy(), wanted)
+        probabilities = np.asarray(class_probabilities(tf.constant(wanted), self.kind))
+        found = self._difference(name, got["probabilities"].numpy(), probabilities)
+        if self.kind == "logits":
+            found = max(found, self._difference(name, got["logits"].numpy(), wanted))
+        return found
+
+    def compare_confident(
+        self, got: dict[str, Any], wanted: Sequence[Any], thresholds: Sequence[float]
+    ) -> float:
+        """Compare `confident_exit`: each row must leave where it says, and be allowed to.
+
+        Raises:
+            ExportMismatchError: a row differs, or leaves at the wrong depth.
+        """
+        exits = got["exit"].numpy()
+        rows = np.arange(len(exits))
+        found = self.compare("confident_exit", got, np.stack(wanted)[exits - 1, rows])
+        for depth, threshold in enumerate(thresholds, start=1):
+            sure = np.asarray(confidence(tf.constant(wanted[depth - 1]), self.kind))
+            early = (exits == depth) & (sure < threshold - self.tolerance)
+            late = (exits > depth) & (sure >= threshold + self.tolerance)
+            if early.any() or late.any():
+                raise ExportMismatchError(
+                    f"Every row of `confident_exit` must leave at the first depth where it is "
+                    f"sure. Received: exits {exits[early | late]} of rows whose confidence at "
+                    f"depth {depth} is {sure[early | late]}, threshold {threshold}."
+                )
+        return found
+
+    def _difference(self, name: str, got: Any, wanted: Any) -> float:
+        if got.shape != wanted.shape:
+            raise ExportMismatchError(f"`{name}` must give {wanted.shape}. Received: {got.shape}.")
+        found = np.abs(got - wanted)
+        if not np.all(found <= self.tolerance * max(1.0, float(np.abs(wanted).max(initial=0.0)))):
+            raise ExportMismatchError(
+                f"`{name}` must give what the live model gives, within {self.tolerance:g}. "
+                f"Received: a difference of {np.nanmax(found):.3g}. Is `preprocess` random, or "
+                "does a row's result depend on the other rows?"
+            )
+        return float(found.max(initial=0.0))
+
+
+def check_numbers(folder: Path, layers: Sequence[Any]) -> int:
+    """Count the numbers stored, and raise if there are more than the layers have.
+
+    Args:
+        folder: path of the SavedModel.
+        layers: all layers that the export needs.
+
+    Returns:
+        int. Numbers in the stored weights.
+
+    Raises:
+        ExportMismatchError: something is stored twice, or was not needed.
+    """
+    stored = tf.train.list_variables(str(folder / "variables" / "variables"))
+    count = sum(int(np.prod(shape)) for name, shape in stored if "VARIABLE_VALUE" in name)
+    needed = sum(int(np.prod(one.shape)) for layer in layers for one in layer.variables)
+    if count > needed:
+        raise ExportMismatchError(
+            f"An export must hold the weights it needs once, {needed} numbers. Received: {count}."
+        )
+    return count
+
+
+def row_by_row(signature: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Give a signature's outputs for rows that are sent one at a time."""
+    ((key, rows),) = inputs.items()
+    single = [signature(**{key: tf.constant(rows[i : i + 1])}) for i in range(len(rows))]
+    return {name: tf.concat([one[name] for one in single], 0) for name in single[0]}

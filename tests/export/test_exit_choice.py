@@ -1,0 +1,113 @@
+"""The choice of a depth and of thresholds, on numbers and on a model."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported import client_rows, live
+
+from keras_trgl.datasets import Normalize
+from keras_trgl.export import Outputs, choose_exit, export_serving
+from keras_trgl.export.exit_choice import _best, _curve
+
+ACCURACY = np.array([0.80, 0.90, 0.895])
+LATENCY = np.array([0.001, 0.002, 0.003])
+
+
+@pytest.mark.parametrize(
+    ("goal", "bound", "depth"),
+    [
+        ("accuracy", 0.79, 1),
+        ("accuracy", 0.85, 2),
+        ("accuracy", 0.90, 2),
+        ("max_latency", 0.0025, 2),
+        ("max_latency", 0.001, 1),
+        ("max_latency", 1.0, 2),
+    ],
+)
+def test_the_best_depth_meets_the_bound(goal, bound, depth):
+    assert _best(goal, bound, ACCURACY, LATENCY) == depth - 1
+
+
+@pytest.mark.parametrize(("goal", "bound"), [("target", 0.91), ("max_latency", 0.0005)])
+def test_a_bound_that_no_depth_meets_is_told(goal, bound):
+    with pytest.raises(ValueError, match=r"best accuracy is 0.9, the least latency 0.001"):
+        _best(goal, bound, ACCURACY, LATENCY)
+
+
+def test_the_curve_is_that_of_leaving_row_by_row():
+    rng = np.random.default_rng(0)
+    right, sure = rng.random((3, 40)) < 0.7, rng.random((3, 40))
+    curve = _curve(right, sure, LATENCY)
+    for point, threshold in enumerate(curve["threshold"]):
+        exits = []
+        for row in range(40):
+            depth = 0
+            while depth < 2 and sure[depth, row] < threshold:
+                depth += 1
+            exits.append(depth)
+        assert curve["mean_depth"][point] == pytest.approx(np.mean(exits) + 1)
+        assert curve["accuracy"][point] == pytest.approx(right[exits, range(40)].mean())
+        assert curve["mean_latency"][point] == pytest.approx(LATENCY[exits].mean())
+    assert curve["mean_depth"][0] == 1.0
+    assert curve["mean_depth"][-1] == 3.0
+    assert (np.diff(curve["mean_depth"]) >= 0).all()
+
+
+@pytest.fixture(scope="module")
+def data(model):
+    """Images whose labels are the last depth's own, but for one in ten."""
+    x = Normalize([0.5], [0.3])(client_rows(200)).numpy()
+    y = live(model, x)[2].argmax(-1)
+    y[::10] = (y[::10] + 1) % 5
+    return x, y
+
+
+def test_choices_are_measured_on_the_data_and_kept_by_the_export(model, data, tmp_path):
+    choice = choose_exit(model, data, max_drop=0.02, repeats=3)
+    for depth, logits in enumerate(live(model, data[0]), start=1):
+        wanted = (logits.argmax(-1) == data[1]).mean()
+        assert choice.accuracy[depth - 1] == pytest.approx(wanted, abs=0.006)
+    assert choice.accuracy[2] == pytest.approx(0.9)
+    assert choice.depth == 3
+    done = export_serving(model, tmp_path, outputs=Outputs(thresholds=choice.thresholds))
+    run = tf.saved_model.load(str(done.path)).signatures["confident_exit"]
+    got = run(inputs=tf.constant(data[0]))
+    place = choice.curve["threshold"].index(choice.thresholds[0])
+    accuracy = (got["class_id"].numpy() == data[1]).mean()
+    assert accuracy == pytest.approx(choice.curve["accuracy"][place], abs=0.006)
+    assert accuracy >= 0.9 - 0.02 - 0.006
+    assert got["exit"].numpy().mean() == pytest.approx(choice.curve["mean_depth"][place], abs=0.02)
+
+
+def test_one_hot_labels_choose_as_class_indices_do(model, data):
+    x, y = data
+    one_hot = choose_exit(model, (x, np.eye(5)[y]), target=0.5, repeats=1)
+    assert one_hot.accuracy == choose_exit(model, data, target=0.5, repeats=1).accuracy
+
+
+def test_the_curve_is_drawn(model, data, tmp_path):
+    pytest.importorskip("matplotlib")
+    choose_exit(model, data, max_latency=10.0, repeats=1).plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Exactly one of `max_drop`, `max_latency`, `target` must be given. Received: none"),
+        ({"max_drop": 0.1, "target": 0.9}, "Exactly one of"),
+        ({"target": 1.1}, "No depth meets the goal"),
+        ({"max_drop": 0.1, "batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"max_drop": 0.1, "predictions": "values"}, "`predictions` must be one of"),
+    ],
+)
+def test_a_goal_that_will_not_do_is_refused(model, data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        choose_exit(model, data, repeats=1, **arguments)
+
+
+def test_data_that_do_not_fit_are_refused(model, data):
+    with pytest.raises(ValueError, match="200 examples and 10 labels"):
+        choose_exit(model, (data[0], data[1][:10]), max_drop=0.1)
+    with pytest.raises(ValueError, match=r"must be a tuple \(x, y\)"):
+        choose_exit(model, data[0], max_drop=0.1)
