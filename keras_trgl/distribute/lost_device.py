@@ -30,7 +30,7 @@ class LostDeviceError(RuntimeError):
 
     Args:
         message: str. What is lost, and the way out.
-        devices: names of the lost devices. Defaults to none.
+        devices: names of the lost devices. Defaults to `()`.
 
     Attributes:
         devices: tuple of the names of the lost devices.

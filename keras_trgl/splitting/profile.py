@@ -26,7 +26,7 @@ WARM_UP = 2
 class Profile:
     """What blocks, and the heads at the stages' ends, cost for one batch.
 
-    Attributes:
+    Args:
         block_seconds: tuple of float, one per block: forward and backward pass.
         head_seconds: tuple of float, one per block: a head on that block's output, 0 without.
         block_bytes: tuple of int, one per block: activations that backpropagation keeps.

@@ -487,6 +487,14 @@ def test_a_truncated_and_an_exported_model_need_no_second_device(tmp_path, place
     np.testing.assert_allclose(again.serve(X), wanted, atol=1e-5)
 
 
+def test_every_depth_of_a_placed_model_can_be_served(tmp_path, placed):
+    report = trgl.export.export_serving(placed, tmp_path)
+    assert report.signatures[-1] == "all_exits"
+    assert b"CPU:1" not in (report.path / "saved_model.pb").read_bytes()
+    served = tf.saved_model.load(report.path).signatures["exit_3"](inputs=tf.constant(X))
+    np.testing.assert_allclose(served["logits"], placed.predict(X, verbose=0), atol=1e-5)
+
+
 # At the door.
 
 
