@@ -74,10 +74,7 @@ class LocalWorkers:
     def close(self) -> None:
         """End the workers."""
         for process in self.processes:
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            _end(process)
 
     def restart(self, k: int) -> None:
         """Start worker k, counted from 0, anew at its address; `connect` again after it.
@@ -85,11 +82,7 @@ class LocalWorkers:
         Args:
             k: int. Position among `addresses`.
         """
-        old = self.processes[k]
-        old.kill()
-        old.wait()
-        old.stdin.close()
-        old.stdout.close()
+        _end(self.processes[k])
         self.processes[k] = self._start(k, int(self.addresses[k].rpartition(":")[2]))
         self._address(self.processes[k])
 
@@ -111,10 +104,13 @@ class LocalWorkers:
     def _address(self, process: Any) -> str:
         """Wait for a worker's address; read on what it says afterwards, or its pipe would fill."""
         lines: queue.Queue[str | None] = queue.Queue()
+        is_known = threading.Event()
 
         def read() -> None:
-            for line in process.stdout:
-                lines.put(line.decode(errors="replace"))
+            with process.stdout:
+                for line in process.stdout:
+                    if not is_known.is_set():
+                        lines.put(line.decode(errors="replace"))
             lines.put(None)
 
         threading.Thread(target=read, daemon=True).start()
@@ -131,5 +127,12 @@ class LocalWorkers:
                     f"{''.join(said[-5:]) or 'nothing'}"
                 )
             if line.startswith(LISTENS):
+                is_known.set()
                 return line.removeprefix(LISTENS).split(",")[0]
             said.append(line)
+
+
+def _end(process: Any) -> None:
+    process.kill()
+    process.wait()
+    process.stdin.close()
