@@ -6,6 +6,7 @@ the caller waits in Python: for as long as every device answers a small question
 """
 
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from keras_trgl.registration import public
 
 QUICK = 2.0
 """Seconds that a device gets to answer after an error, where it answers in milliseconds."""
-ATTEMPTS = 4
+ATTEMPTS = 8
 
 
 @public
@@ -93,19 +94,38 @@ def ask(device: str) -> None:
 def silent(devices: Sequence[str], seconds: float) -> list[str]:
     """Give the devices that do not answer.
 
+    One after the other: an error of one would be reported to the question to another.
+
     Args:
-        devices: names of devices, asked all at once.
+        devices: names of devices.
         seconds: float. Time that each gets.
     """
-    boxes = [start(ask, device) for device in devices]
     lost = []
-    for device, box in zip(devices, boxes, strict=True):
+    for device in devices:
         try:
-            answered = box.get(timeout=seconds)[0]
+            answered = start(ask, device).get(timeout=seconds)[0]
         except queue.Empty:
             answered = False
         if not answered:
             lost.append(device)
+    return lost
+
+
+def refusing(devices: Sequence[str], address_of: Callable[[str], str | None]) -> list[str]:
+    """Give the devices whose worker takes no connection any more, where its address is known.
+
+    Args:
+        devices: names of devices.
+        address_of: function that gives the address of a device's worker, or `None`.
+    """
+    lost = []
+    for device in devices:
+        host, _, port = (address_of(device) or "").rpartition(":")
+        if host:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=QUICK).close()
+            except OSError:
+                lost.append(device)
     return lost
 
 
@@ -115,14 +135,18 @@ class Watch:
     Args:
         devices: names of the devices.
         timeout: float, seconds after which a device that does not answer is lost.
+        address_of: function that gives the address of a device's worker, or `None`.
 
     Attributes:
         lost: list of the devices that are lost; every later call fails at once.
     """
 
-    def __init__(self, devices: Sequence[str], timeout: float) -> None:
+    def __init__(
+        self, devices: Sequence[str], timeout: float, address_of: Callable[[str], str | None]
+    ) -> None:
         self.devices = list(devices)
         self.timeout = timeout
+        self.address_of = address_of
         self.lost: list[str] = []
 
     def call(self, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
@@ -149,7 +173,8 @@ class Watch:
         if went_well:
             return result
         if isinstance(result, tf.errors.OpError) and not isinstance(result, KNOWN_ERRORS):
-            self.lost = silent(self.devices, QUICK)
+            # A port that is closed tells more surely than TensorFlow who is gone.
+            self.lost = refusing(self.devices, self.address_of) or silent(self.devices, QUICK)
             if self.lost:
                 raise _Lost from result
         raise result

@@ -91,7 +91,7 @@ class StageParallelStrategy(tf.distribute.Strategy):
         here = tf.DeviceSpec.from_string(current_device())
         elsewhere = [one for one in self.devices if not _is_in(here, one)]
         self.is_remote = bool(elsewhere)
-        self._watch = Watch(elsewhere, float(timeout))
+        self._watch = Watch(elsewhere, float(timeout), worker_of)
         super().__init__(StageParallelExtended(self, self.devices))
 
     def _checked(self, stage_devices: Any) -> Any:
