@@ -1,5 +1,6 @@
 """What every test has: a seed, two logical CPUs, default precision, and a small model."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
 WORKERS = "PYTEST_XDIST_WORKER" in os.environ
 
@@ -33,6 +35,25 @@ def fresh_state():
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """A function that loads a script from its path, for the functions in it.
+
+    Scripts define flags of the same names, so the flags are forgotten once it is loaded.
+    """
+
+    def load(path):
+        before = set(flags.FLAGS)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
 flags.DEFINE_integer("rounds", 5, "Rounds of one timing per side.", lower_bound=1)
-flags.DEFINE_integer("steps", 32, "Batches of a timed epoch, filling and draining included.", 1)
+flags.DEFINE_integer("steps", 64, "Batches of a timed epoch, filling and draining included.", 1)
 flags.DEFINE_integer("depth", 110, "Depth of the ResNet, 6n + 2.")
 flags.DEFINE_integer("batch", 16, "Batch size.", lower_bound=1)
 flags.DEFINE_list("sides", "one_core,skewed,synchronous,both_cores", "What to time.")

@@ -1,6 +1,5 @@
 """The benchmarks' arithmetic, and one small run of each; times are never asserted."""
 
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -10,13 +9,6 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def load_script(path):
-    spec = importlib.util.spec_from_file_location(path.parent.name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(name, *options):
@@ -53,7 +45,7 @@ def test_step_time_gives_every_ratio_with_its_interval(tmp_path):
         assert 0 < row["low"] <= row["median"] <= row["high"]
 
 
-def test_the_interval_covers_the_median_of_the_ratios():
+def test_the_interval_covers_the_median_of_the_ratios(load_script):
     script = load_script(ROOT / "benchmarks" / "step_time" / "run.py")
     ratios = np.random.default_rng(1).normal(1.0, 0.05, 60)
     row = script.interval(ratios, np.random.default_rng(0))
@@ -96,3 +88,10 @@ def test_exits_are_measured_at_the_threshold_that_held_out_images_chose(tmp_path
         assert row["accuracy_drop"] == pytest.approx(full - row["accuracy"])
         assert sum(row["share_by_depth"]) == pytest.approx(1.0)
         assert row["mean_depth"] == pytest.approx(1 + row["share_by_depth"][1])
+
+
+def test_a_ratio_is_that_of_the_same_round(load_script):
+    script = load_script(ROOT / "benchmarks" / "stage_parallel" / "run.py")
+    seconds = {"one_core": [2.0, 4.0, 9.0], "skewed": [1.0, 4.0, 3.0]}
+    wanted = {"skewed_vs_one_core": {"median": 2.0, "low": 1.0, "high": 3.0}}
+    assert script.ratios(seconds) == wanted

@@ -1,6 +1,5 @@
 """The simulation against closed forms, and against what any schedule must obey."""
 
-import importlib.util
 import pathlib
 
 import pytest
@@ -9,11 +8,8 @@ PATH = pathlib.Path(__file__).parents[2] / "benchmarks" / "stage_parallel" / "si
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("simulate", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script(PATH)
 
 
 STAGES = [1, 2, 4, 8, 16]

@@ -1,7 +1,6 @@
 """The example of serving, and the stand-in server that it talks to."""
 
 import base64
-import importlib.util
 import json
 import pathlib
 import re
@@ -65,11 +64,8 @@ def publish(model, base):
 
 
 @pytest.fixture(scope="module")
-def server(model, tmp_path_factory):
-    path = ROOT / "examples" / "stand_in_server.py"
-    spec = importlib.util.spec_from_file_location("stand_in_server", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def server(model, tmp_path_factory, load_script):
+    module = load_script(ROOT / "examples" / "stand_in_server.py")
     base = tmp_path_factory.mktemp("served")
     publish(model, base)
     with module.StandInServer(base, "net") as server:
