@@ -15,7 +15,8 @@ venv: $(STAMP)
 $(STAMP): constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel uv
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-build-isolation -c constraints.txt $(PACKAGES) \
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --no-build-isolation \
+		-c constraints.txt $(PACKAGES) \
 		|| $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt $(PACKAGES)
 	touch $(STAMP)
 
@@ -51,6 +52,6 @@ lock: $(STAMP)
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet "setuptools>=68" wheel uv
-	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --quiet --no-build-isolation \
+	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --quiet --compile-bytecode --no-build-isolation \
 		-c constraints-oldest.txt $(PACKAGES)
 	.venv-oldest/bin/python -m pytest -q -n 2

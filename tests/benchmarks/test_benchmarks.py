@@ -39,7 +39,7 @@ def test_memory_counts_bytes_that_stages_save(tmp_path):
 @pytest.mark.slow
 def test_step_time_gives_every_ratio_with_its_interval(tmp_path):
     path = tmp_path / "results.json"
-    report = run("step_time", "--pairs=2", "--depth=26", "--batch=2", f"--results={path}")
+    report = run("step_time", "--pairs=2", "--depth=14", "--batch=2", f"--results={path}")
     assert len(report["ratio"]) == 5
     for row in report["ratio"].values():
         assert 0 < row["low"] <= row["median"] <= row["high"]

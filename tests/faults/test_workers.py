@@ -13,7 +13,9 @@ SCRIPT = pathlib.Path(__file__).with_name("workers.py")
 @pytest.mark.slow
 @pytest.mark.multi_device
 def test_lost_workers_are_named_and_the_run_goes_on_bit_for_bit():
-    command = [sys.executable, str(SCRIPT), "--kills=1", "--stops=1", "--limit=2", "--json"]
+    command = [sys.executable, str(SCRIPT), "--kills=1", "--stops=1", "--limit=2"]
+    # Trials run with one step per execution anyway.
+    command += ["--steps=4", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])

@@ -180,7 +180,7 @@ def run(options):
     rows = {kind: [] for kind in SIGNALS}
     with trgl.distribute.LocalWorkers(2, threads=1) as workers:
         trials = Trials(workers, wanted, random.Random(options.seed))
-        exact = [trials.without_fault(steps) for steps in (1, 4)]
+        exact = [trials.without_fault(steps) for steps in options.steps]
         sys.stderr.write(f"without fault: exact {exact}\n")
         counts = {"kill": options.kills, "stop": options.stops}
         plan = [
@@ -201,6 +201,9 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="per worker")
     parser.add_argument("--stops", type=int, default=2, help="per worker")
+    parser.add_argument(
+        "--steps", type=int, nargs="*", default=[1, 4], help="per execution, without a fault"
+    )
     parser.add_argument("--limit", type=int, default=None, help="trials in all")
     parser.add_argument("--seed", default="0", help="of the moments")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
