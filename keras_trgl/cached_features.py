@@ -16,6 +16,7 @@ from keras_trgl.datasets.batch_stream import (
     as_tuples,
     batches_ahead,
     pass_order,
+    untuned,
 )
 from keras_trgl.feature_cache import FeatureCache, FeatureStore
 
@@ -264,7 +265,7 @@ class _Passes:
         store = kept.store
         rest = _merged([_spec(one) for one in kept.rests])
         spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
-        return _served(read, spec, step).prefetch(batches_ahead())
+        return untuned(_served(read, spec, step).prefetch(batches_ahead()))
 
     def _order(self, epoch: int) -> Any:
         del epoch
@@ -312,7 +313,7 @@ class _PyPasses(_Passes):
 
         inputs, rest = _split(self._source[0])
         spec = (_spec(as_tuples(inputs)), *_spec(rest))
-        return _served(read, spec, step).prefetch(tf.data.AUTOTUNE)
+        return untuned(_served(read, spec, step).prefetch(2))
 
 
 def _copies(cache: FeatureCache, what: str) -> int:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset
+from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset, untuned
 
 CHECKPOINT = "iterator"
 """Name of the checkpoint that holds an iterator's place."""
@@ -199,7 +199,7 @@ def _with_kept_place(
         return plain
     return TrainingData(
         # Another iterator over the same pipeline would draw from the same shuffle.
-        tf.data.Dataset.range(1).repeat(),
+        untuned(tf.data.Dataset.range(1).repeat()),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
         kept_iterator=iterator,

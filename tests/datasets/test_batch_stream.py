@@ -64,6 +64,13 @@ def test_targets_and_weights_stay_with_their_examples():
         np.testing.assert_array_equal(weight, x / 2)
 
 
+def test_nothing_is_tuned_where_rows_are_only_copied():
+    # A tuner's thread may hold up the end of an iterator for many seconds.
+    plain, transformed = BatchStream(X), BatchStream(X, transform=lambda x, seeds: x)
+    assert plain.from_step().options().autotune.enabled is False
+    assert transformed.from_step().options().autotune.enabled is None
+
+
 def test_nested_arrays_are_served_nested():
     stream = BatchStream({"a": X, "b": -X}, X, batch_size=5)
     x, y = next(iter(stream.from_step().as_numpy_iterator()))
