@@ -1,5 +1,6 @@
 """What every test has: a seed, two logical CPUs, default precision, and a small model."""
 
+import gc
 import importlib.util
 import os
 
@@ -35,6 +36,13 @@ def fresh_state():
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """Let the collector look no more at what is there before a module: most of it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

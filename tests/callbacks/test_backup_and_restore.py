@@ -1,5 +1,6 @@
 """Training that was stopped anywhere goes on bit for bit; what cannot is said."""
 
+import functools
 import random
 
 import keras
@@ -98,13 +99,19 @@ def stopped(folder, steps, regime, data, epochs, save_freq=2, more=(), **options
         train(make(regime(), **options), data, epochs, given)
 
 
+@functools.cache
+def unbroken(regime, data, epochs, own, **options):
+    """Train to the end; give the model and its history."""
+    model = make(regime(), **options)
+    return model, train(model, DATA[data], epochs, callbacks(*own))
+
+
 def goes_on(tmp_path, steps, regime=Parallel, data="arrays", epochs=4, save_freq=2, **options):
     """Hold a run that was stopped against one that was not; give both models."""
-    data = DATA[data]
-    whole = make(regime(), **options)
     # Whoever saves reads tf.data through an iterator of their own.
-    given = callbacks(tmp_path / "other", save_freq) if data is DATA["tf.data"] else callbacks()
-    wanted = train(whole, data, epochs, given)
+    own = (str(tmp_path / "other"), save_freq) if data == "tf.data" else ()
+    whole, wanted = unbroken(regime, data, epochs, own, **options)
+    data = DATA[data]
     stopped(tmp_path, steps, regime, data, epochs, save_freq, **options)
     # A pipeline is made again with the seed it had; nothing else depends on one.
     keras.utils.set_random_seed(0 if data is DATA["tf.data"] else 99)
@@ -125,7 +132,7 @@ def goes_on(tmp_path, steps, regime=Parallel, data="arrays", epochs=4, save_freq
     return whole, resumed
 
 
-@pytest.mark.parametrize("steps", [2, 3, 5, 7])
+@pytest.mark.parametrize("steps", [3, 7])
 def test_parallel_goes_on_from_any_step(tmp_path, steps):
     goes_on(tmp_path, steps)
 
