@@ -132,7 +132,7 @@ def goes_on(tmp_path, steps, regime=Parallel, data="arrays", epochs=4, save_freq
     return whole, resumed
 
 
-@pytest.mark.parametrize("steps", [3, 7])
+@pytest.mark.parametrize("steps", [2, 3, 5, 7])
 def test_parallel_goes_on_from_any_step(tmp_path, steps):
     goes_on(tmp_path, steps)
 

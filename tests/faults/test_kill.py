@@ -12,11 +12,11 @@ SCRIPT = pathlib.Path(__file__).with_name("kill.py")
 
 @pytest.mark.slow
 def test_killed_runs_end_as_the_unbroken_one_bit_for_bit():
-    command = [sys.executable, str(SCRIPT), "--kills=2", "--regimes=sequential"]
+    command = [sys.executable, str(SCRIPT), "--kills=2", "--regimes=parallel,sequential"]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
-    assert set(report) == {"sequential"}
+    assert set(report) == {"parallel", "sequential"}
     for row in report.values():
         assert row["bit_exact"] == row["kills"] >= 2
         assert row["inside_save"] >= 1

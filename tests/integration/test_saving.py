@@ -45,11 +45,13 @@ np.savez(sys.argv[3], *[w.numpy() for w in model.weights])
 """
 
 
-def test_training_goes_on_in_a_fresh_process_bit_for_bit(tmp_path):
-    def optimizer():
-        return keras.optimizers.AdamW(RATE(0.01, 12), clipnorm=1.0)
-
-    whole, half = make(optimizer=optimizer()), make(optimizer=optimizer())
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_goes_on_in_a_fresh_process_bit_for_bit(tmp_path, optimizer):
+    options = {
+        "sgd": lambda: keras.optimizers.SGD(RATE(0.05, 12), momentum=0.9),
+        "adamw": lambda: keras.optimizers.AdamW(0.01, clipnorm=1.0),
+    }[optimizer]
+    whole, half = make(optimizer=options()), make(optimizer=options())
     train(whole, 4)
     train(half, 2)
     half.save(tmp_path / "half.keras")
