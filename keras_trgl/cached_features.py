@@ -14,7 +14,7 @@ from keras_trgl.datasets.batch_stream import (
     ENDLESS,
     BatchStream,
     as_tuples,
-    batches_ahead,
+    copied_ahead,
     pass_order,
     untuned,
 )
@@ -265,7 +265,7 @@ class _Passes:
         store = kept.store
         rest = _merged([_spec(one) for one in kept.rests])
         spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
-        return untuned(_served(read, spec, step).prefetch(batches_ahead()))
+        return copied_ahead(_served(read, spec, step))
 
     def _order(self, epoch: int) -> Any:
         del epoch
@@ -313,6 +313,7 @@ class _PyPasses(_Passes):
 
         inputs, rest = _split(self._source[0])
         spec = (_spec(as_tuples(inputs)), *_spec(rest))
+        # Python reads the next batches while one trains.
         return untuned(_served(read, spec, step).prefetch(2))
 
 

@@ -188,9 +188,7 @@ class BatchStream:
     def _ahead(self, dataset: tf.data.Dataset, gather: Callable[..., Any]) -> tf.data.Dataset:
         """Give a dataset of batches made ahead of their use, no more of them than it takes."""
         if self.transform is None:
-            # Only a copy of rows: it takes no time worth hiding on a CPU, where a batch ahead
-            # takes the memory that training is short of.
-            return untuned(dataset.map(gather).prefetch(batches_ahead()))
+            return copied_ahead(dataset.map(gather))
         dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -205,17 +203,22 @@ class BatchStream:
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Give a dataset that nothing tunes while it runs, as nothing in it can be tuned.
 
-    An iterator with a tuner may take half as long to end as it lived: now and then its thread
-    misses the call to stop (TensorFlow 2.21).
+    An iterator with a tuner may take seconds to end, more the longer it lived: now and then its
+    thread misses the call to stop (TensorFlow 2.21).
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
 
 
-def batches_ahead() -> int:
-    """Give how many batches of copied rows to make ahead: one, where a GPU trains beside."""
-    return int(bool(tf.config.list_logical_devices("GPU")))
+def copied_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Give batches of copied rows, one of them made ahead where a GPU trains beside.
+
+    A copy takes no time worth hiding on a CPU, where a batch ahead takes the memory that training
+    is short of.
+    """
+    ahead = int(bool(tf.config.list_logical_devices("GPU")))
+    return untuned(dataset.prefetch(ahead))
 
 
 class _HostRows:
