@@ -7,17 +7,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl import from_model as functional
-from keras_trgl.callback_lists import has, listed, only_one
 from keras_trgl.checks import check_stage_sizes
-from keras_trgl.compiled_network import CompiledNetwork
-from keras_trgl.compiled_steps import readable_errors
+from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
 from keras_trgl.methods.trgl import TRGL, VanGL
-from keras_trgl.parts import bring_home, chosen, head_recipes, own_heads, own_stages, pick_seed
-from keras_trgl.placement import on_devices
+from keras_trgl.network import from_model as functional
+from keras_trgl.network.ownership import (
+    bring_home,
+    chosen,
+    head_recipes,
+    own_heads,
+    own_stages,
+    pick_seed,
+)
+from keras_trgl.network.placement import on_devices
+from keras_trgl.network.summary import stage_table
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.multi_lap import MultiLap
 from keras_trgl.regimes.parallel import Parallel
@@ -26,9 +32,10 @@ from keras_trgl.regimes.sequential import Sequential
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.registration import public
 from keras_trgl.seeds import DATA, PICKS, derive_seed
-from keras_trgl.summary import stage_table
-from keras_trgl.training_data import TrainingData, check_ready, ordered, split_validation
-from keras_trgl.training_run import Feed, TrainingRun
+from keras_trgl.training.compiled_network import CompiledNetwork
+from keras_trgl.training.compiled_steps import readable_errors
+from keras_trgl.training.given_callbacks import has, listed, only_one
+from keras_trgl.training.training_run import Feed, TrainingRun
 
 METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
 REGIMES = {

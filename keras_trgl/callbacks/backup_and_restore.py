@@ -6,8 +6,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
-from keras_trgl.registration import public
-from keras_trgl.resume import (
+from keras_trgl.keeping.resume import (
     SavedState,
     random_numbers,
     read_state,
@@ -16,6 +15,7 @@ from keras_trgl.resume import (
     restore_variables,
     write_state,
 )
+from keras_trgl.registration import public
 
 NUMBERS = (bool, int, float, type(None))
 

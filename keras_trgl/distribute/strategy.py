@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_positive
+from keras_trgl.devices import current_device, device_name, device_of
 from keras_trgl.distribute.cluster import worker_of
 from keras_trgl.distribute.lost_device import LostDeviceError, Watch, _Lost
 from keras_trgl.distribute.stage_extended import StageParallelExtended
-from keras_trgl.moving import current_device, device_name, device_of
 from keras_trgl.registration import public
 
 SCHEDULES = ("skewed", "synchronous")

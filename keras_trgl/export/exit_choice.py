@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.export.extras import needed
+from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
+from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
-from keras_trgl.export.parts import check_model, live_parts, unplaced
 from keras_trgl.export.signatures import Exits, confidence
+from keras_trgl.network.truncate import all_exits_model
 from keras_trgl.registration import public
-from keras_trgl.truncate import all_exits_model
 
 GOALS = ("max_drop", "max_latency", "target")
 POINTS = 200

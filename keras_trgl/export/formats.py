@@ -14,15 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.export.extras import needed
+from keras_trgl.export.exported_parts import check_depth, check_model, live_parts, unplaced
+from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
-from keras_trgl.export.parts import check_depth, check_model, live_parts, unplaced
 from keras_trgl.export.publish import size_of, written_file
 from keras_trgl.export.report import ExportReport
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.verify import ExportMismatchError, LiveModel, sample_of
+from keras_trgl.network.truncate import truncated_model
 from keras_trgl.registration import public
-from keras_trgl.truncate import truncated_model
 from keras_trgl.types import Tensor
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.export.exported_parts import check_depth, check_model, live_parts, unplaced
 from keras_trgl.export.model_config import FILE as CONFIG_FILE
 from keras_trgl.export.model_config import check_labels, model_config, served_name
 from keras_trgl.export.options import Inputs, Outputs, ServerFiles
-from keras_trgl.export.parts import check_depth, check_model, live_parts, unplaced
 from keras_trgl.export.publish import (
     base_folder,
     check_version,

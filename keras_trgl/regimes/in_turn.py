@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.feature_cache import FeatureCache
+from keras_trgl.regimes.feature_cache import FeatureCache
 from keras_trgl.regimes.regime import Regime, Visit
 from keras_trgl.regimes.stop_stage import StopStage
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
-from keras_trgl.moving import current_device
+from keras_trgl.devices import current_device
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes

@@ -353,7 +353,7 @@ def test_stages_are_placed_by_cost_at_build(split, input_shape, monkeypatch):
         "stage_bytes": lambda *_, **__: lambda start, end: next(costs),
         "profile": lambda *_, **__: Times(),
     }
-    monkeypatch.setattr(f"keras_trgl.placement.{target}", fakes[target])
+    monkeypatch.setattr(f"keras_trgl.network.placement.{target}", fakes[target])
     model = make(StageParallelStrategy(CPUS, stage_devices=split), input_shape=input_shape)
     build(model)
     assert_at_home(model, [FIRST, FIRST, SECOND])
@@ -368,7 +368,7 @@ def build(model):
 def test_costs_decide_where_the_cut_is(monkeypatch):
     costs = iter([5.0, 1.0, 1.0])
     monkeypatch.setattr(
-        "keras_trgl.placement.stage_bytes", lambda *_: lambda start, end: next(costs)
+        "keras_trgl.network.placement.stage_bytes", lambda *_: lambda start, end: next(costs)
     )
     # Without costs the first two stages would share a device, and were made there.
     model = make(StageParallelStrategy(CPUS, stage_devices="memory"), input_shape=None)

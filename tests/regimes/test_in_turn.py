@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from keras_trgl.feature_cache import FeatureCache
 from keras_trgl.regimes import MultiLap, Sequential, StopStage
+from keras_trgl.regimes.feature_cache import FeatureCache
 from keras_trgl.regimes.regime import Visit
 
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
+from keras_trgl.devices import device_name, move_variables
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
-from keras_trgl.moving import device_name, move_variables
 from keras_trgl.regimes import Sequential
 
 pytestmark = pytest.mark.multi_device

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.stage import Stage
-from keras_trgl.staged_network import StagedNetwork
+from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.types import Shape
 
 

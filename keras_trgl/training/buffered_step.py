@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.regimes.buffered import Buffered
-from keras_trgl.stage_step import StageStep
-from keras_trgl.stored_step import Batch, StoredStep
+from keras_trgl.training.stage_step import StageStep
+from keras_trgl.training.stored_step import Batch, StoredStep
 
 
 class BufferedStep(StoredStep):

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_trgl.moving import device_name, device_of, move_variables
+from keras_trgl.devices import device_name, device_of, move_variables
 from keras_trgl.splitting.by_depth import by_depth
 from keras_trgl.splitting.partition import min_max_partition
 from keras_trgl.splitting.profile import profile

@@ -9,7 +9,7 @@ import keras
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import Method
-from keras_trgl.placement import Placement
+from keras_trgl.network.placement import Placement
 from keras_trgl.seeds import BLOCK, HEAD, fill_seeds
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_trgl.saving import written_aside
+from keras_trgl.keeping.saving import written_aside
 
 NUMBERS = "numbers"
 FORMAT = 1

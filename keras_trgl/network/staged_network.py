@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
+from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
 from keras_trgl.layers.stage import Stage
-from keras_trgl.placement import Placement, on_devices
-from keras_trgl.saving import check_weights_fit, weights_kept_on_failure, written_aside
-from keras_trgl.truncate import all_exits_model, truncated_model
+from keras_trgl.network.placement import Placement, on_devices
+from keras_trgl.network.truncate import all_exits_model, truncated_model
 from keras_trgl.types import Shape, Tensor
 
 

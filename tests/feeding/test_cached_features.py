@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl.cached_features import CachedFeatures
 from keras_trgl.datasets import BatchStream, PadCropFlip
-from keras_trgl.feature_cache import FeatureCache
+from keras_trgl.feeding.cached_features import CachedFeatures
+from keras_trgl.regimes.feature_cache import FeatureCache
 
 X = np.random.default_rng(0).normal(size=(22, 6, 6, 3)).astype("float32")
 Y = np.arange(22)

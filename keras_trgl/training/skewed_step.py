@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_trgl.stored_step import Batch, StoredStep
+from keras_trgl.training.stored_step import Batch, StoredStep
 
 
 class SkewedStep(StoredStep):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl.buffered_step import BufferedStep
 from keras_trgl.regimes import Buffered
-from keras_trgl.skewed_step import SkewedStep
+from keras_trgl.training.buffered_step import BufferedStep
+from keras_trgl.training.skewed_step import SkewedStep
 
 K = 3
 SPEC = (tf.TensorSpec([None, 2], "float32"), tf.TensorSpec([None], "int64"), None)

@@ -11,16 +11,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.buffered_step import BufferedStep
+from keras_trgl.devices import current_device, device_name, move_variables
 from keras_trgl.methods.method import Method
-from keras_trgl.moving import current_device, device_name, move_variables
-from keras_trgl.optimizers import StageOptimizers
-from keras_trgl.placement import Placement
+from keras_trgl.network.placement import Placement
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
-from keras_trgl.skewed_step import SkewedStep
-from keras_trgl.stage_step import LABEL_RANGE, NOT_FINITE, Exit, MultiplierScheme, StageStep
-from keras_trgl.stored_step import StoredStep
+from keras_trgl.training.buffered_step import BufferedStep
+from keras_trgl.training.optimizers import StageOptimizers
+from keras_trgl.training.skewed_step import SkewedStep
+from keras_trgl.training.stage_step import (
+    LABEL_RANGE,
+    NOT_FINITE,
+    Exit,
+    MultiplierScheme,
+    StageStep,
+)
+from keras_trgl.training.stored_step import StoredStep
 from keras_trgl.types import Shape
 
 WAYS_OUT = {

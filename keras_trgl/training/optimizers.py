@@ -66,7 +66,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
 
     Example:
         >>> import keras
-        >>> from keras_trgl.optimizers import StageOptimizers
+        >>> from keras_trgl.training.optimizers import StageOptimizers
         >>> both = StageOptimizers([keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.25)])
         >>> float(both.learning_rate)
         0.25

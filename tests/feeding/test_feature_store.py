@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_trgl.feature_cache import FeatureCache
+from keras_trgl.feeding.feature_store import open_store
+from keras_trgl.regimes.feature_cache import FeatureCache
 
 KINDS = ["memory", "disk"]
 TYPES = ["float32", "float16", "float64", "bfloat16"]
@@ -19,7 +20,7 @@ TYPES = ["float32", "float16", "float64", "bfloat16"]
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_read_as_they_were_written(kind, dtype):
-    store = FeatureCache(kind).open(5, (2, 3), dtype)
+    store = open_store(FeatureCache(kind), 5, (2, 3), dtype)
     wanted = np.arange(30).reshape(5, 2, 3).astype(np.dtype(getattr(ml_dtypes, dtype, dtype)))
     store.write(0, wanted[:3])
     store.write(3, wanted[3:])
@@ -33,7 +34,7 @@ def test_rows_are_read_as_they_were_written(kind, dtype):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_closed_store_holds_nothing(kind):
-    store = FeatureCache(kind).open(5, (2,), "float32")
+    store = open_store(FeatureCache(kind), 5, (2,), "float32")
     store.close()
     store.close()
     assert store.nbytes == 0
@@ -59,7 +60,7 @@ def test_a_file_has_no_name_and_its_room_is_reserved_until_it_is_closed(tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "posix_fallocate", record)
-        store = FeatureCache("disk", directory=tmp_path).open(2**18, (1,), "float32")
+        store = open_store(FeatureCache("disk", directory=tmp_path), 2**18, (1,), "float32")
     assert sizes == [(2**20, True, 0)]
     assert list(tmp_path.iterdir()) == []
     assert len(files_without_a_name(tmp_path)) == 1
@@ -71,11 +72,11 @@ def test_a_file_has_no_name_and_its_room_is_reserved_until_it_is_closed(tmp_path
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_than_max_bytes_is_refused(kind):
     cache = FeatureCache(kind, max_bytes=40)
-    cache.open(5, (2,), "float32").close()
+    open_store(cache, 5, (2,), "float32").close()
     with pytest.raises(ValueError, match=r"max_bytes=40.*44 bytes.*MiB.*larger limit.*cache=None"):
-        cache.open(11, (1,), "float32")
+        open_store(cache, 11, (1,), "float32")
     with pytest.raises(ValueError, match=r"40 bytes.*beside 1 bytes"):
-        cache.open(5, (2,), "float32", held=1)
+        open_store(cache, 5, (2,), "float32", held=1)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -87,7 +88,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch
     files = []
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(OSError, match=r"folder with room.*40 bytes.*kind='memory'") as caught:
-        FeatureCache("disk", directory=tmp_path).open(5, (2,), "float32")
+        open_store(FeatureCache("disk", directory=tmp_path), 5, (2,), "float32")
     assert caught.value.errno == number
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -104,18 +105,18 @@ def test_free_space_is_compared_where_it_cannot_be_reserved(tmp_path, monkeypatc
     else:
         monkeypatch.setattr(os, "posix_fallocate", refuse)
     cache = FeatureCache("disk", directory=tmp_path)
-    store = cache.open(5, (2,), "float32")
+    store = open_store(cache, 5, (2,), "float32")
     store.write(0, np.ones((5, 2), "float32"))
     store.close()
     usage = shutil.disk_usage(tmp_path)._replace(free=39)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="No space left on device"):
-        cache.open(5, (2,), "float32")
+        open_store(cache, 5, (2,), "float32")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"folder with room.*nowhere"):
-        FeatureCache("disk", directory=tmp_path / "nowhere").open(5, (2,), "float32")
+        open_store(FeatureCache("disk", directory=tmp_path / "nowhere"), 5, (2,), "float32")
 
 
 def test_without_a_directory_the_temporary_folder_serves(tmp_path, monkeypatch):
@@ -123,12 +124,12 @@ def test_without_a_directory_the_temporary_folder_serves(tmp_path, monkeypatch):
     make = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: folders.append(dir) or make(dir=dir))
-    FeatureCache("disk").open(5, (2,), "float32").close()
+    open_store(FeatureCache("disk"), 5, (2,), "float32").close()
     assert folders == [str(tmp_path)]
 
 
 def test_rows_that_do_not_fit_are_refused():
-    store = FeatureCache().open(5, (2,), "float32")
+    store = open_store(FeatureCache(), 5, (2,), "float32")
     for start, rows in (
         (4, np.zeros((2, 2), "float32")),
         (0, np.zeros((5, 1), "float32")),

@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 
 from keras_trgl import GreedyModel
-from keras_trgl.from_model import split_functional
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import PadShortcut, ResidualAdd, ResidualBlock
+from keras_trgl.network.from_model import split_functional
 
 
 def residual_names(stages):

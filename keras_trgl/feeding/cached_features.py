@@ -18,7 +18,8 @@ from keras_trgl.datasets.batch_stream import (
     pass_order,
     untuned,
 )
-from keras_trgl.feature_cache import FeatureCache, FeatureStore
+from keras_trgl.feeding.feature_store import FeatureStore, open_store
+from keras_trgl.regimes.feature_cache import FeatureCache
 
 Apply = Callable[[Any], Any]
 
@@ -167,8 +168,8 @@ class CachedFeatures:
                     inputs = stage(inputs)
                 rows = np.asarray(inputs)
                 if not stops:
-                    store = self._cache.open(
-                        num_rows, rows.shape[1:], rows.dtype, held + self.nbytes
+                    store = open_store(
+                        self._cache, num_rows, rows.shape[1:], rows.dtype, held + self.nbytes
                     )
                     undo.callback(store.close)
                 store.write(stops[-1] if stops else 0, rows)

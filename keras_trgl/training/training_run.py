@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from keras_trgl.cached_features import CachedFeatures
-from keras_trgl.compiled_steps import CompiledSteps
+from keras_trgl.feeding.cached_features import CachedFeatures
+from keras_trgl.feeding.training_data import TrainingData, iterator_files, restore_iterator, weighed
 from keras_trgl.regimes.timetable import Position, Timetable
-from keras_trgl.training_data import TrainingData, iterator_files, restore_iterator, weighed
+from keras_trgl.training.compiled_steps import CompiledSteps
 
 
 class Feed:

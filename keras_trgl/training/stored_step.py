@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.feature_buffer import FeatureBuffer
-from keras_trgl.stage_step import StageStep
+from keras_trgl.training.feature_buffer import FeatureBuffer
+from keras_trgl.training.stage_step import StageStep
 
 Batch = tuple[Any, Any, Any]
 

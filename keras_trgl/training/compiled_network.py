@@ -8,12 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.compiled_steps import CompiledSteps, readable_errors
-from keras_trgl.optimizers import StageOptimizers
-from keras_trgl.placement import on_devices
-from keras_trgl.stage_step import check_label_range
-from keras_trgl.staged_network import StagedNetwork
-from keras_trgl.training_data import check_labels, check_ready
+from keras_trgl.feeding.training_data import check_labels, check_ready
+from keras_trgl.network.placement import on_devices
+from keras_trgl.network.staged_network import StagedNetwork
+from keras_trgl.training.compiled_steps import CompiledSteps, readable_errors
+from keras_trgl.training.optimizers import StageOptimizers
+from keras_trgl.training.stage_step import check_label_range
 from keras_trgl.types import Shape, StagePlacement
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl.feature_buffer import FeatureBuffer
+from keras_trgl.training.feature_buffer import FeatureBuffer
 
 SPEC = (
     tf.TensorSpec([None, 3], "float32"),
