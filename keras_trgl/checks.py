@@ -1,6 +1,6 @@
 """Argument checks: what must hold, what came, the way out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -83,3 +83,23 @@ def check_stage_sizes(stage_sizes: Sequence[int], num_blocks: int) -> None:
             f"Received: stage_sizes={list(stage_sizes)}, which sum to {sum(stage_sizes)}. "
             f"To split evenly use `splitting.by_depth(blocks, num_stages={len(stage_sizes)})`."
         )
+
+
+def chosen(name: str, value: Any, base: type, members: Mapping[str, type]) -> Any:
+    """Give an object from itself or from its name, as Keras's `get` functions do.
+
+    Raises:
+        ValueError: a name that is none of `members`.
+        TypeError: something else that is no `base`.
+    """
+    if isinstance(value, base):
+        return value
+    if isinstance(value, str):
+        if value not in members:
+            known = ", ".join(repr(one) for one in members)
+            raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")
+        return members[value]()
+    raise TypeError(
+        f"`{name}` must be a {base.__name__} or one of {', '.join(map(repr, members))}. "
+        f"Received: {name}={value!r}. Did you pass a class instead of an object?"
+    )

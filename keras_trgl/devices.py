@@ -1,4 +1,4 @@
-"""Moves variables from one device to another.
+"""Devices: their names, moving variables to one, and calls that run on several.
 
 TensorFlow's variables stay where they were made. A Keras variable holds one of them in a private
 attribute; `move_variables` puts another in its place, and is the only function that touches it.
@@ -6,6 +6,7 @@ Functions that were traced before hold the old ones: trace them anew.
 """
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,3 +72,17 @@ def move_variables(variables: Sequence[Any], device: str) -> bool:
             )
         moved = True
     return moved
+
+
+def on_devices(method: Any) -> Any:
+    """Let a model's method run so that a lost device gives an error that says which stage is lost.
+
+    Args:
+        method: method of a model with a `placement`.
+    """
+
+    @functools.wraps(method)
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.placement.call(method, self, *args, **kwargs)
+
+    return watched

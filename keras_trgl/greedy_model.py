@@ -1,53 +1,41 @@
 """`GreedyModel`: stages and heads that train by local losses through Keras's own `fit`."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_trgl.checks import check_stage_sizes
-from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.devices import on_devices
+from keras_trgl.feeding.training_data import check_ready
+from keras_trgl.keeping.whole_files import WholeFiles
 from keras_trgl.layers.stage import Stage
-from keras_trgl.methods.end_to_end import EndToEnd
-from keras_trgl.methods.method import Method
-from keras_trgl.methods.trgl import TRGL, VanGL
+from keras_trgl.methods.by_name import get_method
+from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network import from_model as functional
-from keras_trgl.network.ownership import (
-    bring_home,
-    chosen,
-    head_recipes,
-    own_heads,
-    own_stages,
-    pick_seed,
-)
-from keras_trgl.network.placement import on_devices
+from keras_trgl.network.ownership import bring_home, head_recipes, pick_seed
+from keras_trgl.network.placement import Placement, unplaced_copy
+from keras_trgl.network.staged_network import StagedNetwork, named_layers
 from keras_trgl.network.summary import stage_table
-from keras_trgl.regimes.buffered import Buffered
-from keras_trgl.regimes.multi_lap import MultiLap
-from keras_trgl.regimes.parallel import Parallel
+from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
-from keras_trgl.regimes.sequential import Sequential
-from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.registration import public
-from keras_trgl.seeds import DATA, PICKS, derive_seed
-from keras_trgl.training.compiled_network import CompiledNetwork
 from keras_trgl.training.compiled_steps import readable_errors
-from keras_trgl.training.given_callbacks import has, listed, only_one
-from keras_trgl.training.training_run import Feed, TrainingRun
-
-METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
-REGIMES = {
-    "parallel": Parallel,
-    "sequential": Sequential,
-    "multi_lap": MultiLap,
-    "buffered": Buffered,
-}
+from keras_trgl.training.subclass_hooks import check_overrides
+from keras_trgl.training.trainer import FitArguments, Trainer
+from keras_trgl.training.training_run import TrainingRun
+from keras_trgl.types import (
+    CallbacksLike,
+    LayerLike,
+    Logs,
+    OptimizerLike,
+    Shape,
+    Tensor,
+)
 
 
 @public
-class GreedyModel(CompiledNetwork):
+class GreedyModel(WholeFiles):
     """A network cut into K stages, each trained by its own head and its own objective.
 
     Stage k minimises *task loss of F_k∘G_k + what its layers add*, the energy `E_k/(2τ_k)` with
@@ -90,32 +78,39 @@ class GreedyModel(CompiledNetwork):
         Scheme", NeurIPS 2023.
     """
 
+    built: bool
+    train_function: Any
+
     def __init__(
         self,
-        stages: Sequence[Any],
-        heads: Sequence[Any],
-        method: Any = "trgl",
-        regime: Any = "parallel",
+        stages: Sequence[LayerLike],
+        heads: Sequence[keras.layers.Layer],
+        method: str | LocalMethod = "trgl",
+        regime: str | Regime = "parallel",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.method = chosen("method", method, Method, METHODS)
-        self.regime = chosen("regime", regime, Regime, REGIMES)
+        check_overrides(type(self), GreedyModel)
+        self.method = get_method(method)
+        self.regime = get_regime(regime)
         self.seed = pick_seed(seed)
-        parts, self.placement = own_stages(stages, heads, self.method, self.seed)
-        self.stages: list[Stage] = parts
-        self.heads: list[Any] = own_heads(heads, parts, self.seed, self.placement)
-        self.placement.check_idle(self.regime.idle_device)
-        self.training_run: TrainingRun | None = None
-        self._timetable = Timetable(self.regime, len(parts))
-        expected = getattr(parts[0].blocks[0], "expected_input_shape", None)
-        if expected is not None:
-            self.build((None, *expected))
+        self._network = StagedNetwork(stages, heads, self.method, self.seed)
+        self._network.placement.check_idle(self.regime.idle_device)
+        self._trainer = Trainer(self, self._network, self.regime, GreedyModel)
+        # Keras tracks the layers of a list that is an attribute; those of a plain object it
+        # does not see.
+        self.stages: list[Stage] = self._network.stages
+        if self._network.expected_input_shape is not None:
+            self.build(self._network.expected_input_shape)
 
     @classmethod
     def from_blocks(
-        cls, blocks: Sequence[Any], stage_sizes: Sequence[int], head: Any, **kwargs: Any
+        cls,
+        blocks: Sequence[keras.layers.Layer],
+        stage_sizes: Sequence[int],
+        head: LayerLike,
+        **kwargs: Any,
     ) -> "GreedyModel":
         """Make a model from a flat list of blocks.
 
@@ -129,16 +124,13 @@ class GreedyModel(CompiledNetwork):
             ValueError: `stage_sizes` do not sum to the number of blocks.
         """
         check_stage_sizes(stage_sizes, len(blocks))
-        ends = [sum(stage_sizes[: k + 1]) for k in range(len(stage_sizes))]
-        stages = [
-            Stage(list(blocks[end - size : end]))
-            for end, size in zip(ends, stage_sizes, strict=True)
-        ]
+        left = iter(blocks)
+        stages = [[next(left) for _ in range(size)] for size in stage_sizes]
         return cls(stages, head_recipes(head, len(stages)), **kwargs)
 
     @classmethod
     def from_model(
-        cls, model: keras.Model, num_stages: int, head: Any, **kwargs: Any
+        cls, model: keras.Model, num_stages: int, head: LayerLike, **kwargs: Any
     ) -> "GreedyModel":
         """Cut a functional model into stages; its weights are kept, its `Add`s count.
 
@@ -158,52 +150,182 @@ class GreedyModel(CompiledNetwork):
         residuals = kwargs.pop("residuals", None)
         stages = functional.split_functional(model, num_stages, residuals=residuals)
         heads = head_recipes(head, len(stages))
-        bring_home(stages, heads, chosen("method", kwargs.get("method", "trgl"), Method, METHODS))
+        bring_home(stages, heads, get_method(kwargs.get("method", "trgl")))
         built = cls(stages, heads, **kwargs)
         built.build((None, *model.input_shape[1:]))
         return built
 
-    def get_metrics_result(self) -> dict[str, Any]:
-        """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
-        if self._evaluating:
-            return self._steps.results(False, range(self.num_stages))
-        # Keras asks at the end of an epoch, whose logs speak of all its batches.
-        self.drain()
-        return self._results()
-
-    def _results(self) -> dict[str, Any]:
-        return self._steps.results(True, self._place[0])
+    @property
+    def num_stages(self) -> int:
+        """K."""
+        return self._network.num_stages
 
     @property
-    def _place(self) -> tuple[Any, ...]:
-        """The stages that step, and the one that batches enter at."""
-        if self.training_run is None:
-            return self.regime.plan(self.num_stages), 0
-        return self.training_run.key
+    def input_shape(self) -> Shape:
+        """Shape of the data, batch axis included."""
+        return self._network.built_shape()
 
     @property
-    def _stored(self) -> Any:
-        """The step that takes batches from stores, if it is to be taken now.
+    def output_shape(self) -> Shape:
+        """Shape of the last prediction, batch axis included."""
+        return self._network.output_shape(self._network.built_shape())
 
-        A single batch outside `fit` goes through all stages of the parallel regime at once.
+    @property
+    def heads(self) -> list[keras.layers.Layer]:
+        """F_1 … F_K; once built those in use, which a method may have put around the given ones."""
+        return self._network.heads
+
+    @property
+    def placement(self) -> Placement:
+        """Where the stages live."""
+        return self._network.placement
+
+    @property
+    def training_run(self) -> TrainingRun | None:
+        """Where a call of `fit` stands; `None` outside one."""
+        return self._trainer.run
+
+    def build(self, input_shape: Shape) -> None:
+        """Build stages and heads for data of this shape, batch axis included.
+
+        Args:
+            input_shape: tuple, `(batch, …)`; the batch axis may be `None`.
+
+        Raises:
+            ValueError: a head does not fit the features of its stage.
         """
-        in_fit = self.training_run is not None or isinstance(self.regime, Buffered)
-        return self._steps.stored if in_fit else None
+        if self.built:
+            return
+        self._network.build(input_shape)
+        self._trainer.settle()
+        for name, layers in named_layers(self._network.parts).items():
+            setattr(self, f"_{name}", layers)
+        self.built = True
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def call(self, inputs: Tensor, training: bool | None = None, exits: Any = None) -> Any:
+        """Predict at one depth or at all.
+
+        Args:
+            inputs: tensor, `(batch, …)`.
+            training: bool. Whether layers run in training mode. Adds no energy. Defaults to
+                the caller's.
+            exits: `None`: the last depth. `"all"`: every depth, a list. int k: depth k.
+                Defaults to `None`.
+
+        Returns:
+            Tensor `(batch, units)`, or the list of K of them.
+        """
+        return self._network.call(inputs, exits)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Give the last prediction's shape."""
+        return self._network.output_shape(input_shape)
+
+    def compile(
+        self,
+        optimizer: OptimizerLike = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Configure training, as `keras.Model.compile` does, for every stage.
+
+        Args:
+            optimizer: Keras optimizer, copied for every stage, or a list of K.
+            loss: Keras loss; every head's.
+            loss_weights: as in Keras.
+            metrics: list of Keras metrics; every head gets copies.
+            weighted_metrics: as `metrics`, weighed by the sample weights.
+            run_eagerly: bool. Defaults to `False`.
+            steps_per_execution: int. Batches per call. Defaults to `1`.
+            jit_compile: bool or `"auto"`, which is off here: XLA orders the stages as it likes
+                and memory is not saved. Defaults to `"auto"`.
+            auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
+                Defaults to `True`.
+
+        Raises:
+            ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
+                several devices; or the scope of another strategy than the model's.
+        """
+        given = locals()
+        self.placement.check_scope(self.name)
+        self.placement.check_jit(jit_compile)
+        with self.distribute_strategy.scope():
+            super().compile(**self._trainer.compile(given))
+            if self.built:
+                self.optimizer.build([])
+        self.loss = loss
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Give what `compile` was given, for saving."""
+        if not self.compiled:
+            return None
+        return {
+            key: keras.saving.serialize_keras_object(value)
+            for key, value in self._trainer.steps.compiled_with.items()
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as at saving, and make the optimizers' variables so that they can be loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build([])
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Every stage's trackers and metrics, then those that a subclass keeps."""
+        # Keras's own list begins with the tracker of a loss that is not computed here.
+        own = super().metrics[1:] if self.compiled else super().metrics
+        return [*self._trainer.steps.metrics, *own]
+
+    def get_metrics_result(self) -> Logs:
+        """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
+        return self._trainer.drained_results()
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Give the task loss of one exit's prediction; energies are added by the stages' steps.
+
+        A subclass may override it: every stage then minimises what it gives in place of the
+        compiled loss, with the network's data as `x`.
+
+        Returns:
+            Scalar tensor.
+        """
+        return self._trainer.task_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+        """Update one exit's metrics, and give all results.
+
+        A subclass may override it: it is called once a batch, with the prediction of the deepest
+        stage that trains (of the last depth in evaluation) and the network's data as `x`.
+
+        Returns:
+            dict of name to scalar tensor.
+        """
+        self._trainer.update_metrics(x, y, y_pred, sample_weight)
+        return self._trainer.results()
+
+    def train_step(self, data: Any) -> Logs:
         """Let the stages that the regime plans step on one batch; called by `fit`."""
-        x, y, sample_weight = self._unpack(data)
-        if self._stored is not None:
-            self._stored((x, y, sample_weight))
-            return self._results()
-        features, (plan, level) = x, self._place
-        for k in range(level, max(plan) + 1):
-            step = self._steps.steps[k]
-            if k in plan:
-                features = step.train(features, y, sample_weight, hands_on=k < max(plan))
-            else:
-                features = step.pass_on(features, training=self.regime.frozen == "train")
-        return self._results()
+        return self._trainer.train_on(data)
+
+    def test_step(self, data: Any) -> Logs:
+        """Evaluate every depth on one batch; called by `evaluate`."""
+        return self._trainer.evaluate_on(data)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make what `fit` calls for every execution: a traced function per plan of the regime.
@@ -211,53 +333,18 @@ class GreedyModel(CompiledNetwork):
         Args:
             force: bool. Whether to trace anew. Defaults to `False`.
         """
-        if self.train_function is not None and not force:
-            return self.train_function
-        functions: dict[Any, Any] = {}
-        make = super().make_train_function
-        if self._steps.stored is not None:
-            self._steps.stored.retrace()
-
-        def train_function(iterator: Any) -> Any:
-            run = self.training_run
-            if run is not None and run.leaves_out(iterator):
-                return self._results()
-            key = (self._place, self._stored)
-            if key not in functions:
-                # Keras makes the function in place of this one.
-                outer = self.train_function
-                make(force=True)
-                functions[key], self.train_function = self.train_function, outer
-            if run is None:
-                return functions[key](iterator)
-            logs = functions[key](run.feed.iterator(iterator))
-            run.count()
-            return logs
-
-        self.train_function = train_function
-        return train_function
-
-    def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
-        """Move stages to where the regime has them, and trace anew if any moved."""
-        if self._steps.place(plan, device, self.optimizer):
-            self.train_function = self.test_function = self.predict_function = None
-            self.make_train_function()
+        if self.train_function is None or force:
+            self.train_function = self._trainer.train_function(super().make_train_function)
+        return self.train_function
 
     @on_devices
     def drain(self) -> None:
         """Let later stages train on the batches that are on their way to them."""
-        if self._steps.stored is not None:
-            self._steps.stored.drain_all(self.run_eagerly)
+        self._trainer.drain()
 
     def state_variables(self) -> dict[str, list[Any]]:
         """Give all variables that training changes, by group, in a fixed order."""
-        stored = self._steps.stored
-        return {
-            "model": list(self.variables),
-            "metrics": [variable for one in self.metrics for variable in one.variables],
-            "optimizer": list(self.optimizer.variables),
-            "stores": [] if stored is None else stored.variables,
-        }
+        return self._trainer.state_variables()
 
     @on_devices
     def fit(
@@ -266,19 +353,19 @@ class GreedyModel(CompiledNetwork):
         y: Any = None,
         batch_size: int | None = None,
         epochs: int | None = None,
-        verbose: Any = "auto",
-        callbacks: Any = None,
+        verbose: str | int = "auto",
+        callbacks: CallbacksLike = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
-        class_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
-        validation_freq: Any = 1,
-    ) -> Any:
+        validation_freq: int | Sequence[int] = 1,
+    ) -> keras.callbacks.History:
         """Train, with the arguments of `keras.Model.fit`.
 
         Arrays, `BatchStream` and `PyDataset` come in an order that is a function of
@@ -294,129 +381,101 @@ class GreedyModel(CompiledNetwork):
                 loss that is not finite; the message names the stage, whose weights are as
                 before that step.
         """
-        from keras_trgl.callbacks.backup_and_restore import BackupAndRestore
-        from keras_trgl.callbacks.multiplier_update import MultiplierUpdate
+        # Callbacks stand above the model.
+        from keras_trgl.callbacks.known_callbacks import known
 
+        given = FitArguments.of(locals())
+        with self._trainer.fitting(given, known(callbacks)) as arguments:
+            return super().fit(**arguments)
+
+    @on_devices
+    def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Evaluate every depth, with the arguments of `keras.Model.evaluate`.
+
+        Returns:
+            With `return_dict=True` a dict with every depth's `stage_k_…` and, without a prefix,
+            the last depth's results; else the last depth's alone, a list (or the loss, where
+            there are no metrics).
+
+        Raises:
+            ValueError: labels out of range.
+        """
+        from keras_trgl.callbacks.known_callbacks import known
+
+        with self._trainer.evaluating_data(args, kwargs, known(None)) as named, readable_errors():
+            logs = super().evaluate(*args, return_dict=True, **named)
+        return logs if return_dict else self._trainer.last_depth(logs)
+
+    @on_devices
+    def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Train on one batch; returns what `evaluate` returns."""
         check_ready(self)
-        if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = split_validation(
-                (x, y, sample_weight), validation_split
-            )
-        self._check_labels(y, "y")
-        self._check_validation(validation_data)
-        backup = only_one(callbacks, BackupAndRestore)
-        place = (initial_epoch, 0)
-        if backup is not None:
-            others = [one for one in listed(callbacks) if one is not backup]
-            place = backup.open(others) or place
-        if not initial_epoch or place != (initial_epoch, 0):
-            self._timetable = Timetable(self.regime, self.num_stages)
-        epochs = self._timetable.check_epochs(epochs)
-        data = ordered(
-            (x, y, sample_weight),
-            batch_size=batch_size,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            first=place,
-            seed=derive_seed(self.seed, DATA),
-            keeps_place=backup is not None and not self._has_replicas,
-            class_weight=class_weight,
-        )
-        if backup is not None and not data.is_replayable:
-            warnings.warn(
-                "The place in these data cannot be saved: a restored run goes on from the first "
-                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
-                "`tf.data.Dataset` of known length without Python functions.",
-                stacklevel=2,
-            )
-        multiplier = only_one(callbacks, MultiplierUpdate)
-        self._prepare(data, callbacks, multiplier, backup is not None, goes_on=place != (0, 0))
-        feed = Feed(data, self.steps_per_execution, self.regime.cache, self.distribute_strategy)
-        self.training_run = TrainingRun(
-            self._timetable,
-            self._steps,
-            self.regime,
-            feed,
-            data.steps_per_epoch,
-            self.steps_per_execution,
-            None if multiplier is None else multiplier.initial,
-            self._move_idle,
-        )
-        try:
-            with readable_errors():
-                return super().fit(
-                    data.x,
-                    data.y,
-                    epochs=epochs,
-                    verbose=verbose,
-                    callbacks=self._all_callbacks(callbacks, verbose, backup),
-                    validation_data=validation_data,
-                    shuffle=False,
-                    class_weight=data.class_weight,
-                    sample_weight=data.sample_weight,
-                    initial_epoch=place[0],
-                    steps_per_epoch=data.steps_per_epoch,
-                    validation_steps=validation_steps,
-                    validation_batch_size=validation_batch_size or batch_size,
-                    validation_freq=validation_freq,
-                )
-        finally:
-            feed.close()
-            self.training_run = None
+        with readable_errors():
+            logs = super().train_on_batch(*args, return_dict=True, **kwargs)
+        return logs if return_dict else self._trainer.last_depth(logs)
 
-    def _prepare(
-        self, data: TrainingData, callbacks: Any, multiplier: Any, backup: bool, goes_on: bool
-    ) -> None:
-        """Make what steps need before the first one, and forget traces of other settings."""
-        stops = has(callbacks, keras.callbacks.TerminateOnNaN)
-        schemes = []
-        if multiplier is not None:
-            schemes = [multiplier.scheme(k + 1) for k in range(self.num_stages)]
-        changed = [
-            self._steps.set_raise_on_nan(not stops and not self.jit_compile),
-            self._steps.set_multiplier(schemes),
-        ]
-        # A PyDataset is asked for a batch only where shapes must be known.
-        wants = isinstance(self.regime, Buffered) or self._timetable.total_epochs is not None
-        wants = wants or self.placement.strategy is not None
-        spec = data.first_spec() if wants or backup else data.element_spec
-        if spec is not None and not self.built:
-            with self.distribute_strategy.scope():
-                x = keras.utils.unpack_x_y_sample_weight(spec)[0]
-                self.build((None, *keras.tree.flatten(x)[0].shape[1:]))
-        if self.built and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build([])
-        seed = derive_seed(self.seed, PICKS)
-        with self.distribute_strategy.scope():
-            size = getattr(data.source, "batch_size", None)
-            goes_on = goes_on and isinstance(self.regime, Buffered)
-            skews = self.placement.skews
-            changed.append(self._steps.use_stores(self.regime, spec, seed, size, goes_on, skews))
-        if any(changed):
-            self.train_function = None
-        if self.built and spec is not None and not tf.distribute.has_strategy():
-            self._steps.make_metrics(spec, self._prediction_shapes())
+    @on_devices
+    def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Evaluate on one batch; returns what `evaluate` returns."""
+        check_ready(self)
+        with self._trainer.evaluating(), readable_errors():
+            logs = super().test_on_batch(*args, return_dict=True, **kwargs)
+        return logs if return_dict else self._trainer.last_depth(logs)
 
-    def _all_callbacks(self, callbacks: Any, verbose: Any, backup: Any) -> Any:
-        from keras_trgl.callbacks.run_events import RunEvents
+    @on_devices
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict at the last depth, with the arguments of `keras.Model.predict`."""
+        self.drain()
+        return super().predict(*args, **kwargs)
 
-        events = RunEvents(backup)
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            events.set_model(self)
-            callbacks.callbacks.insert(0, events)
-            return callbacks
-        others = [one for one in self._with_progbar(callbacks, verbose) if one is not backup]
-        # A backup comes last: it keeps what the others count.
-        return [events, *others, *([] if backup is None else [backup])]
+    @on_devices
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predict one batch at the last depth."""
+        return super().predict_on_batch(x)
 
-    def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
-        from keras_trgl.callbacks.depth_progbar import DepthProgbar
+    @on_devices
+    def predict_exits(self, x: Any, **kwargs: Any) -> list[Any]:
+        """Predict at every depth.
 
-        given = listed(callbacks)
-        if has(given, keras.callbacks.ProgbarLogger) or not verbose:
-            return given
-        return [*given, DepthProgbar()]
+        Args:
+            x: data, as `predict` takes them.
+            **kwargs: `batch_size`, `verbose`, `steps`, `callbacks`, as in `predict`.
+
+        Returns:
+            List of K arrays, `(examples, units)` each, for depths 1…K.
+        """
+        self.drain()
+        predictions = self._network.all_exits(self.name).predict(x, **kwargs)
+        return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
+
+    def truncate(self, depth: int) -> keras.Model:
+        """Give F_k∘G_k as a plain functional model that shares the weights.
+
+        Args:
+            depth: int, k = 1…K.
+
+        Returns:
+            `keras.Model` without energy loss; needs no class of this package's model to serve,
+            and loads as a functional model.
+
+        Raises:
+            ValueError: `depth` is not 1…K, or the model is not built.
+        """
+        return self._network.truncated(depth, self.name)
+
+    def export(self, filepath: Any, **kwargs: Any) -> None:
+        """Export the last depth as Keras does; `truncate(k).export(…)` exports another.
+
+        Raises:
+            ValueError: the model is not built; or its stages are on devices, and the call is
+                inside a strategy's scope.
+        """
+        if self.placement.strategy is not None:
+            unplaced_copy(self).export(filepath, **kwargs)
+            return
+        # Keras exports only what was called; training calls stages, not the model.
+        self(keras.ops.zeros((1, *[side or 1 for side in self.input_shape[1:]])))
+        super().export(filepath, **kwargs)
 
     def summary(self, print_fn: Any = print, **kwargs: Any) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
@@ -426,18 +485,16 @@ class GreedyModel(CompiledNetwork):
             **kwargs: other arguments of `keras.Model.summary`, not used.
         """
         del kwargs
-        stages, heads, shape = self._first(self.num_stages)
         optimizers = self.optimizer.optimizers if self.compiled else []
-        devices = self.placement.devices
-        print_fn(stage_table(self.name, shape, stages, heads, self.method, optimizers, devices))
+        print_fn(stage_table(self.name, self._network, optimizers))
 
     def get_config(self) -> dict[str, Any]:
-        """Give the configuration: stages, heads, method, regime and seed."""
+        """Give the configuration: stages, the heads that were given, method, regime and seed."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "stages": [serialize(stage) for stage in self.stages],
-            "heads": [serialize(head) for head in self.heads],
+            "heads": [serialize(part.given_head) for part in self._network.parts],
             "method": serialize(self.method),
             "regime": serialize(self.regime),
             "seed": self.seed,

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-BLOCK, HEAD, DATA, PICKS = 0, 1, 2, 3
-"""First word of a position: a block's index, a head's, the order of the data, or of the stages."""
+BLOCK, HEAD, DATA, PICKS, METHOD_LAYER = 0, 1, 2, 3, 4
+"""First word of a position: a block's index, a head's, the order of the data, of the stages, or a
+layer that a method has for a stage."""
 
 
 def derive_seed(seed: int, *position: int) -> int:

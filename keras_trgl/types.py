@@ -1,13 +1,32 @@
 """Types that cross folders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import keras
 
 Tensor: TypeAlias = Any
 """A backend tensor, a `KerasTensor` or a NumPy array."""
 
 Shape: TypeAlias = tuple[int | None, ...]
 """A tensor's shape; `None` marks an axis whose size is not known yet."""
+
+LayerLike: TypeAlias = keras.layers.Layer | Sequence[keras.layers.Layer]
+"""One layer or a list of them: a stage, or the heads."""
+
+OptimizerLike: TypeAlias = str | keras.optimizers.Optimizer | Sequence[keras.optimizers.Optimizer]
+"""One optimizer, copied for every stage, or a list of K."""
+
+CallbacksLike: TypeAlias = (
+    keras.callbacks.Callback
+    | keras.callbacks.CallbackList
+    | Iterable[keras.callbacks.Callback]
+    | None
+)
+"""Callbacks as `fit` takes them."""
+
+Logs: TypeAlias = dict[str, Any]
+"""Names to numbers, as Keras hands them to callbacks."""
 
 
 @runtime_checkable

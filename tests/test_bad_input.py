@@ -113,7 +113,7 @@ def test_nan_names_the_stage_and_reaches_no_weight(tiny_model, gaussian_batch, s
     tiny_model.run_eagerly = eager
     bias = tiny_model.heads[stage - 1].layers_in_a_row[-1].bias
     bias.assign(np.full(3, np.nan))
-    own = [v for v in tiny_model._steps.trainable_variables(stage - 1) if v is not bias]
+    own = [v for v in tiny_model._trainer.steps.trainable_variables(stage - 1) if v is not bias]
     before = [v.numpy() for v in own]
     with pytest.raises(ValueError, match=f"Stage {stage}: the task loss is not finite.*Lower the"):
         tiny_model.fit(*gaussian_batch, verbose=0)

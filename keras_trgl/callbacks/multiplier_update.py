@@ -6,7 +6,7 @@ import keras
 
 from keras_trgl.checks import check_choice, check_integer, check_positive
 from keras_trgl.registration import public
-from keras_trgl.training.stage_step import MultiplierScheme
+from keras_trgl.training.stage_objective import MultiplierScheme
 
 SCALINGS = ("energy", "loss")
 

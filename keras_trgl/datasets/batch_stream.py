@@ -164,8 +164,8 @@ class BatchStream:
 
         Args:
             features: array `(copies * num_samples, …)` in host memory or `numpy.memmap`, or what
-                has its `shape`, `dtype` and indexing. Its rows are read batch by batch, and
-                keep their type; epoch e takes those of copy `e % copies`.
+                has its `shape`, `dtype` and indexing; or a tuple of those. Rows are read batch by
+                batch, and keep their type; epoch e takes those of copy `e % copies`.
             copies: int ≥ 1. Defaults to `1`.
 
         Returns:
@@ -175,13 +175,15 @@ class BatchStream:
             ValueError: another number of rows, or `copies` below 1.
         """
         check_integer("copies", copies, 1)
-        if features.shape[0] != copies * self.num_samples:
-            raise ValueError(
-                f"`features` must have a row per copy and example, {copies} * {self.num_samples}. "
-                f"Received: shape {tuple(features.shape)}."
-            )
+        for one in keras.tree.flatten(features):
+            if one.shape[0] != copies * self.num_samples:
+                raise ValueError(
+                    "`features` must have a row per copy and example, "
+                    f"{copies} * {self.num_samples}. Received: shape {tuple(one.shape)}."
+                )
         stream = copying.copy(self)
-        stream._tensors = (_HostRows(features, copies), *self._tensors[1:])
+        rows = keras.tree.map_structure(lambda one: _HostRows(one, copies), features)
+        stream._tensors = (rows, *self._tensors[1:])
         stream.transform = None
         return stream
 

@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.layers.stage import Stage
-from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.types import Shape
 
 
@@ -17,7 +17,7 @@ def check_model(model: Any) -> None:
         TypeError: something else.
         ValueError: it is not built.
     """
-    if not isinstance(model, StagedNetwork):
+    if not isinstance(model, GreedyModel):
         raise TypeError(
             f"`model` must be a `GreedyModel`. Received: {model!r}. Other Keras models have "
             "`model.export`."

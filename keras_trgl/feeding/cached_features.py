@@ -32,20 +32,30 @@ class _Kept:
         store: `FeatureStore`.
         stops: list of int. Row after each chunk.
         rests: list of what came with each chunk: targets and weights, in NumPy arrays.
+        data: `FeatureStore` of the network's own inputs, row by row beside the features, or `None`.
     """
 
     store: FeatureStore
     stops: list[int]
     rests: list[Any]
+    data: FeatureStore | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of features, targets and weights."""
-        return self.store.nbytes + sum(map(_bytes, self.rests))
+        data = 0 if self.data is None else self.data.nbytes
+        return self.store.nbytes + data + sum(map(_bytes, self.rests))
+
+    @property
+    def served(self) -> Any:
+        """What batches have for `x`: the features, or a pair with the data."""
+        return self.store if self.data is None else (self.store, self.data)
 
     def close(self) -> None:
         """Drop everything, datasets that still refer to it or not."""
         self.store.close()
+        if self.data is not None:
+            self.data.close()
         self.rests.clear()
 
     def bounds(self, place: int) -> slice:
@@ -70,6 +80,8 @@ class CachedFeatures:
         seed: int ≥ 0. Seed of the order of a `PyDataset`'s batches. Defaults to `0`.
         shuffle: bool. Whether a `PyDataset`'s batches have another order in each epoch. Defaults
             to `True`.
+        needs_data: bool. Whether the network's own inputs, the very draw that features were
+            computed from, are kept too; then `x` is a pair (features, data). Defaults to `False`.
 
     Attributes:
         level: int. Stage, counted from 0, whose inputs are there; at 0 nothing is kept.
@@ -80,12 +92,18 @@ class CachedFeatures:
     """
 
     def __init__(
-        self, source: Any, cache: FeatureCache, seed: int = 0, shuffle: bool = True
+        self,
+        source: Any,
+        cache: FeatureCache,
+        seed: int = 0,
+        shuffle: bool = True,
+        needs_data: bool = False,
     ) -> None:
         check_integer("seed", seed, 0)
         self.level = 0
         self._cache = cache
         self._kept: _Kept | None = None
+        self._needs_data = needs_data
         if isinstance(source, BatchStream):
             copies = _copies(cache, "data augmented at random") if source.is_random else 1
             self._source: Any = _Examples(source, copies)
@@ -134,6 +152,9 @@ class CachedFeatures:
             return
         present = self._kept if self.level < level else None
         kept = self._compute(present, stages[self.level if present else 0 : level])
+        if present is not None:
+            # The new features' now: closing the old ones leaves it open.
+            kept.data, present.data = present.data, None
         self.close()
         self._kept, self.level = kept, level
 
@@ -162,21 +183,28 @@ class CachedFeatures:
         num_rows, held = self._source.room(present)
         stops: list[int] = []
         rests: list[Any] = []
+        stores: list[FeatureStore] = []
         with contextlib.ExitStack() as undo:
             for inputs, rest in self._source.chunks(present):
+                given = inputs
                 for stage in stages:
                     inputs = stage(inputs)
-                rows = np.asarray(inputs)
-                if not stops:
-                    store = open_store(
-                        self._cache, num_rows, rows.shape[1:], rows.dtype, held + self.nbytes
+                kept = [np.asarray(inputs)]
+                if self._needs_data and present is None:
+                    kept.append(np.asarray(given))
+                for rows in kept if not stops else ():
+                    beside = held + self.nbytes + sum(store.nbytes for store in stores)
+                    stores.append(
+                        open_store(self._cache, num_rows, rows.shape[1:], rows.dtype, beside)
                     )
-                    undo.callback(store.close)
-                store.write(stops[-1] if stops else 0, rows)
-                stops.append((stops[-1] if stops else 0) + len(rows))
+                    undo.callback(stores[-1].close)
+                start = stops[-1] if stops else 0
+                for store, rows in zip(stores, kept, strict=True):
+                    store.write(start, rows)
+                stops.append(start + len(kept[0]))
                 rests.append(rest)
             undo.pop_all()
-        return _Kept(store, stops, rests)
+        return _Kept(stores[0], stops, rests, *stores[1:])
 
 
 class _Examples:
@@ -194,19 +222,17 @@ class _Examples:
 
     def chunks(self, present: _Kept | None) -> Iterator[tuple[Any, None]]:
         """Give every example of every copy, in batches."""
-        stream = self._over(present)
+        stream = self._over(None if present is None else present.store)
         for copy in range(self._copies):
             for inputs in stream.examples(copy):
                 yield inputs, None
 
     def from_step(self, step: int, present: _Kept | None) -> tf.data.Dataset:
         """Give the endless batches from a step on."""
-        return self._over(present).from_step(step)
+        return self._over(None if present is None else present.served).from_step(step)
 
-    def _over(self, present: _Kept | None) -> BatchStream:
-        if present is None:
-            return self._stream
-        return self._stream.over(present.store, self._copies)
+    def _over(self, rows: Any) -> BatchStream:
+        return self._stream if rows is None else self._stream.over(rows, self._copies)
 
 
 class _Passes:
@@ -261,11 +287,16 @@ class _Passes:
             epoch, place = divmod(step, self.steps_per_epoch)
             place = int(self._order(epoch)[place])
             place += epoch % self._copies * self.steps_per_epoch
-            return (np.array(kept.store[kept.bounds(place)]), *kept.rests[place])
+            rows = kept.bounds(place)
+            x = keras.tree.map_structure(lambda store: np.array(store[rows]), kept.served)
+            return (x, *kept.rests[place])
 
-        store = kept.store
         rest = _merged([_spec(one) for one in kept.rests])
-        spec = (tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)), *rest)
+        x = keras.tree.map_structure(
+            lambda store: tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)),
+            kept.served,
+        )
+        spec = (x, *rest)
         return copied_ahead(_served(read, spec, step))
 
     def _order(self, epoch: int) -> Any:

@@ -1,9 +1,11 @@
 """A stage T_k: blocks that are trained as one."""
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_trgl.layers.chain import (
     as_layers,
@@ -58,6 +60,9 @@ class Stage(keras.layers.Layer):
         if not self.blocks:
             raise ValueError("A stage needs a block. Received: blocks=[].")
         self.regularizer = regularizer
+        # Set by `GreedyModel` for a method that wants the energy without a regulariser.
+        self.recorded_reduction: str | None = None
+        self._energy: Tensor | None = None
 
     @property
     def residual_units(self) -> list[ResidualUnit]:
@@ -80,15 +85,35 @@ class Stage(keras.layers.Layer):
         Returns:
             Tensor, the last block's output.
         """
-        units = self.residual_units
-        if self.regularizer is None or not training or not units:
+        units, reduction = self.residual_units, self.energy_reduction
+        self._energy = None
+        if reduction is None or not training:
             return call_chain(self.blocks, inputs)
         with contextlib.ExitStack() as stack:
             for unit in units:
                 stack.enter_context(unit.recording())
             features = call_chain(self.blocks, inputs)
-            self.regularizer([unit.energy(self.regularizer.reduction) for unit in units])
+            energies = [unit.energy(reduction) for unit in units]
+            self._energy = (
+                functools.reduce(ops.add, energies)
+                if self.regularizer is None
+                else self.regularizer(energies)
+            )
         return features
+
+    @property
+    def energy_reduction(self) -> str | None:
+        """`"mean"` or `"sum"` where training calls find the energy, else `None`."""
+        if not self.residual_units:
+            return None
+        if self.regularizer is not None:
+            return str(self.regularizer.reduction)
+        return self.recorded_reduction
+
+    @property
+    def energy(self) -> Tensor | None:
+        """Plain energy of the latest call, a scalar tensor, or `None` where none was found."""
+        return self._energy
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give the features' shape; needs nothing built."""

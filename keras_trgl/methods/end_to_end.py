@@ -18,3 +18,4 @@ class EndToEnd(LocalMethod):
     """
 
     cuts_gradient = False
+    loss_names = ()

@@ -1,8 +1,123 @@
-"""What a stage learns from: the abstract method."""
+"""What a stage learns from: the seam that every method is written on.
 
+A method is asked three things of each stage: which head it has, which nets of its own it needs, and
+what it minimises. It is told the place (`StagePlace`) and, for the last question, one batch
+(`StageBatch`); tapes, optimizers, devices and stores are not its business.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_trgl.types import Tensor
+from keras_trgl.types import Shape, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlace:
+    """Where a stage stands in its network.
+
+    Attributes:
+        depth: int. k, counted from 1.
+        num_stages: int. K.
+        data_shape: tuple. Shape of the network's input, `(None, …)`, batch axis first.
+        input_shape: tuple. Shape of the stage's input, batch axis first.
+        feature_shape: tuple. Shape of the stage's features, batch axis first.
+        units: int or `None`. `units` of the head that was given, where it has some.
+        later_blocks: tuple of layers. The blocks of the stages after this one, to copy in shape.
+    """
+
+    depth: int
+    num_stages: int
+    data_shape: Shape
+    input_shape: Shape
+    feature_shape: Shape
+    units: int | None
+    later_blocks: tuple[Any, ...]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage comes after it."""
+        return self.depth == self.num_stages
+
+
+class StageBatch:
+    """One batch, as a stage's loss sees it; what a replica sees, where there are several.
+
+    Args:
+        stage: the stage's `StagePlace`.
+        layers: dict of the method's own layers for this stage.
+        inputs: tensor or structure of them, the stage's input, `(batch, …)`.
+        features: tensor, the stage's output, `(batch, …)`.
+        prediction: tensor, the head's output, `(batch, units)`.
+        labels: targets as `fit` got them, `(batch, …)`.
+        sample_weight: tensor `(batch,)` or `None`.
+        task_loss: scalar tensor, the compiled loss of the head; with the multiplier scheme in its
+            "loss" form, times λ.
+        layer_losses: dict of scalar tensors that layers added: `"energy"`, the weighted energy,
+            where the stage has one, and `"loss_1"`, `"loss_2"`, … for weight decay and users'
+            own, in Keras's order.
+        data: tensor or structure of them, the network's input, `(batch, …)`, or `None`.
+        energy: scalar tensor, the plain energy, squared feature units, or `None`.
+        training: bool. Whether the stage trains. Defaults to `True`.
+    """
+
+    def __init__(
+        self,
+        stage: StagePlace,
+        layers: Mapping[str, Any],
+        *,
+        inputs: Tensor,
+        features: Tensor,
+        prediction: Tensor,
+        labels: Any,
+        sample_weight: Any,
+        task_loss: Tensor,
+        layer_losses: Mapping[str, Tensor],
+        data: Any = None,
+        energy: Tensor | None = None,
+        training: bool = True,
+    ) -> None:
+        self.stage = stage
+        self.layers = layers
+        self.inputs = inputs
+        self.features = features
+        self.prediction = prediction
+        self.labels = labels
+        self.sample_weight = sample_weight
+        self.task_loss = task_loss
+        self.layer_losses = layer_losses
+        self.training = training
+        self._data = data
+        self._energy = energy
+
+    @property
+    def data(self) -> Any:
+        """The network's input, the very batch (same augmented draw) that the features come from.
+
+        Raises:
+            ValueError: the method did not ask for it.
+        """
+        if self._data is None:
+            raise ValueError(
+                f"Stage {self.stage.depth}: `step.data` is sent along only where a method asks. "
+                "Received: a method without it. Set `needs_data = True` in its class."
+            )
+        return self._data
+
+    @property
+    def energy(self) -> Tensor:
+        """The plain energy of the stage's residual blocks; zero for a stage without any.
+
+        Raises:
+            ValueError: the method did not ask for it.
+        """
+        if self._energy is None:
+            raise ValueError(
+                f"Stage {self.stage.depth}: `step.energy` is found only where a method asks. "
+                'Received: a method without it. Set `needs_energy = "mean"` (or "sum") in its '
+                "class."
+            )
+        return self._energy
 
 
 class Method:
@@ -15,28 +130,6 @@ class Method:
 
     cuts_gradient = True
 
-    def make_regularizer(self, stage: int, num_stages: int) -> Any:
-        """Give the layer that adds the energy's loss to a stage, or `None`.
-
-        Args:
-            stage: int. Position of the stage, from 0.
-            num_stages: int. Stages there are.
-        """
-        del stage, num_stages
-
-    def objective(self, task_loss: Tensor, stage_losses: list[Tensor]) -> Tensor:
-        """Give what a stage minimises.
-
-        Args:
-            task_loss: scalar tensor, the compiled loss of the stage's head.
-            stage_losses: list of scalar tensors, all that the stage's and the head's layers
-                added: energy, weight decay, a user's own.
-
-        Returns:
-            Scalar tensor.
-        """
-        raise NotImplementedError
-
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""
         return {}
@@ -48,11 +141,73 @@ class Method:
 
 
 class LocalMethod(Method):
-    """Each stage minimises a loss of its own; a member may change `objective`."""
+    """Each stage minimises a loss of its own; a member fills in what differs from the task loss.
 
-    def objective(self, task_loss: Tensor, stage_losses: list[Tensor]) -> Tensor:
-        """Give the task loss plus all that the stage's layers added."""
-        total = task_loss
-        for loss in stage_losses:
-            total = total + loss
-        return total
+    Attributes:
+        needs_data: bool. Whether `step.data`, the network's input, is sent along with the
+            features, through stores, caches and devices. Costs the data's bytes wherever features
+            are kept.
+        needs_energy: `None`, `"mean"` or `"sum"`. Whether residual blocks record their energy, and
+            in which reduction (see `regularizers.kinetic_energy`); it is decided in the forward
+            pass, so a loss cannot ask afterwards.
+        adds_layer_losses: bool. Whether other losses that layers add (weight decay, users' own)
+            are part of the objective, as in Keras.
+        loss_names: sequence of str, the names that `stage_losses` gives beside `"task"` and
+            `"energy"`, or `None` to have them found out by a symbolic run before training.
+    """
+
+    needs_data: bool = False
+    needs_energy: str | None = None
+    adds_layer_losses: bool = True
+    loss_names: Sequence[str] | None = None
+
+    def stage_head(self, stage: StagePlace, head: Any) -> Any:
+        """Give the head that a stage uses.
+
+        Args:
+            stage: where the stage stands.
+            head: layer, the head that was given.
+
+        Returns:
+            Layer, from features to prediction; the one that was given, or an unbuilt one. It is
+            what `predict`, `truncate` and exports use.
+        """
+        del stage
+        return head
+
+    def stage_layers(self, stage: StagePlace) -> Mapping[str, Any]:
+        """Give the nets that a stage's loss needs beside its head.
+
+        The stage's optimizer trains them; they live, are saved and freeze with the stage, and are
+        in no prediction, truncated model or export.
+
+        Args:
+            stage: where the stage stands.
+
+        Returns:
+            dict of name to unbuilt layer, which is built for the stage's features; or to a pair
+            (layer, shape), batch axis included, for one that takes something else.
+        """
+        del stage
+        return {}
+
+    def stage_regularizer(self, stage: StagePlace) -> Any:
+        """Give the layer that adds the weighted energy to a stage's losses, or `None`.
+
+        Args:
+            stage: where the stage stands; of its shapes only the depth and K are known here.
+        """
+        del stage
+
+    def stage_losses(self, step: StageBatch) -> dict[str, Tensor]:
+        """Give the terms of what a stage minimises.
+
+        Args:
+            step: one batch.
+
+        Returns:
+            dict of name to scalar tensor; the stage's objective is their sum, plus what layers
+            added by themselves. `"task"` and `"energy"` are logged as ever; every other name is
+            logged as `stage_k_<name>`. `"loss"`, `"objective"` and the names of metrics are taken.
+        """
+        return {"task": step.task_loss}

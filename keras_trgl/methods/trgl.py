@@ -7,9 +7,10 @@ import keras
 
 from keras_trgl.checks import check_choice, check_positive
 from keras_trgl.energy import REDUCTIONS
-from keras_trgl.methods.method import LocalMethod
+from keras_trgl.methods.method import LocalMethod, StageBatch, StagePlace
 from keras_trgl.registration import public
 from keras_trgl.regularizers.kinetic_energy import KineticEnergy
+from keras_trgl.types import Tensor
 
 RULES = ("constant", "doubled")
 
@@ -26,6 +27,8 @@ class VanGL(LocalMethod):
     Reference:
         Belilovsky et al., "Decoupled Greedy Learning of CNNs", 2020, equation 1.
     """
+
+    loss_names = ()
 
 
 @public
@@ -60,6 +63,8 @@ class TRGL(LocalMethod):
         Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
         Scheme", NeurIPS 2023, equation 4.
     """
+
+    loss_names = ()
 
     def __init__(
         self,
@@ -109,9 +114,16 @@ class TRGL(LocalMethod):
         halved = self.rule == "doubled" and stage < num_stages // 2
         return self.tau / 2 if halved else self.tau
 
-    def make_regularizer(self, stage: int, num_stages: int) -> KineticEnergy:
+    def stage_regularizer(self, stage: StagePlace) -> KineticEnergy:
         """Give the kinetic energy of a stage with its own τ; see `stage_tau`."""
-        return KineticEnergy(self.stage_tau(stage, num_stages), self.reduction)
+        return KineticEnergy(self.stage_tau(stage.depth - 1, stage.num_stages), self.reduction)
+
+    def stage_losses(self, step: StageBatch) -> dict[str, Tensor]:
+        """Give the task loss and, where the stage has residual blocks, its weighted energy."""
+        losses = {"task": step.task_loss}
+        if "energy" in step.layer_losses:
+            losses["energy"] = step.layer_losses["energy"]
+        return losses
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

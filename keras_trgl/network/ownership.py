@@ -6,31 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_integer
+from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.energy import REDUCTIONS
 from keras_trgl.layers.stage import Stage
-from keras_trgl.methods.method import Method
+from keras_trgl.methods.method import LocalMethod, StagePlace
 from keras_trgl.network.placement import Placement
-from keras_trgl.seeds import BLOCK, HEAD, fill_seeds
-
-
-def chosen(name: str, value: Any, base: type, members: Mapping[str, type]) -> Any:
-    """Give an object from itself or from its name, as Keras's `get` functions do.
-
-    Raises:
-        ValueError: a name that is none of `members`.
-        TypeError: something else that is no `base`.
-    """
-    if isinstance(value, base):
-        return value
-    if isinstance(value, str):
-        if value not in members:
-            known = ", ".join(repr(one) for one in members)
-            raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")
-        return members[value]()
-    raise TypeError(
-        f"`{name}` must be a {base.__name__} or one of {', '.join(map(repr, members))}. "
-        f"Received: {name}={value!r}. Did you pass a class instead of an object?"
-    )
+from keras_trgl.seeds import BLOCK, HEAD, METHOD_LAYER, fill_seeds
 
 
 def pick_seed(seed: int | None) -> int:
@@ -75,7 +56,7 @@ def own_layer(layer: Any, name: str, seed: int, *position: int) -> Any:
 
 
 def own_stages(
-    stages: Sequence[Any], heads: Sequence[Any], method: Method, seed: int
+    stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod, seed: int
 ) -> tuple[list[Stage], Placement]:
     """Give the model's stages, with the method's regularisers, and where they live.
 
@@ -106,13 +87,84 @@ def own_stages(
                 index += 1
             stage = Stage(copies, name=f"stage_{k + 1}")
             stage.trainable = getattr(stages[k], "trainable", True)
-            if stage.residual_units:
-                stage.regularizer = method.make_regularizer(k, len(groups))
+            _add_energy(stage, method, k, len(groups))
         own.append(stage)
     return own, placement
 
 
-def bring_home(stages: Sequence[Any], heads: Sequence[Any], method: Method) -> None:
+def _add_energy(stage: Stage, method: LocalMethod, k: int, num_stages: int) -> None:
+    """Let a stage with residual blocks add, or record, the energy that its method wants.
+
+    Raises:
+        ValueError: the method records another reduction than its regulariser has.
+    """
+    if not stage.residual_units:
+        return
+    # Shapes are not known yet, and no energy needs them.
+    place = StagePlace(k + 1, num_stages, (), (), (), None, ())
+    stage.regularizer = method.stage_regularizer(place)
+    wanted = method.needs_energy
+    if wanted is not None:
+        check_choice("needs_energy", wanted, REDUCTIONS)
+        stage.recorded_reduction = wanted
+    if wanted not in (None, stage.energy_reduction):
+        raise ValueError(
+            f"`needs_energy` must be the reduction of the method's regulariser, "
+            f"{stage.energy_reduction!r}. Received: needs_energy={wanted!r} of "
+            f"{type(method).__name__}. Leave it out: the regulariser's energy is recorded anyway."
+        )
+
+
+def own_wrapper(method: LocalMethod, place: StagePlace, given: Any, seed: int, blocks: int) -> Any:
+    """Give the head that a method wants in place of the given one, or that one.
+
+    Args:
+        method: the method.
+        place: where the stage stands.
+        given: the head that the user gave.
+        seed: int ≥ 0.
+        blocks: int. Blocks up to the end of the stage.
+
+    Raises:
+        TypeError: the method gives no Keras layer.
+    """
+    head = method.stage_head(place, given)
+    if head is given:
+        return given
+    return own_layer(head, f"head_{place.depth}", seed, HEAD, blocks - 1)
+
+
+def own_method_layers(
+    method: LocalMethod, place: StagePlace, seed: int, blocks: int
+) -> dict[str, Any]:
+    """Give the layers of a method for one stage, built.
+
+    Args:
+        method: the method.
+        place: where the stage stands.
+        seed: int ≥ 0.
+        blocks: int. Blocks up to the end of the stage.
+
+    Raises:
+        TypeError: the method gives something else than a dict of layers.
+    """
+    wanted = method.stage_layers(place)
+    if not isinstance(wanted, Mapping):
+        raise TypeError(
+            f"`stage_layers` of {type(method).__name__} must give a dict of name to layer. "
+            f"Received, for stage {place.depth}: {wanted!r}. Give `{{}}` for none."
+        )
+    layers: dict[str, Any] = {}
+    for index, (name, entry) in enumerate(wanted.items()):
+        layer, shape = entry if isinstance(entry, tuple) else (entry, place.feature_shape)
+        title = f"{name}_{place.depth}"
+        layers[name] = own_layer(layer, title, seed, METHOD_LAYER, blocks - 1, index)
+        if not layers[name].built:
+            layers[name].build(shape)
+    return layers
+
+
+def bring_home(stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod) -> None:
     """Move layers that a model is made of anew, and are built, to where their stage lives."""
     placement = Placement(len(stages) if method.cuts_gradient else 1)
     for k, (stage, head) in enumerate(zip(stages, heads, strict=True)):

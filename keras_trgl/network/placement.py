@@ -1,7 +1,7 @@
 """Where the stages of one model live, as the strategy that is in force wants it."""
 
 import contextlib
-import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,8 +116,21 @@ class Placement:
                 f"idle_device={idle_device!r}. Leave one of them out."
             )
 
+    def check_scope(self, name: str) -> None:
+        """Raise inside the scope of another strategy than the one that places the stages.
+
+        Raises:
+            ValueError: it is another.
+        """
+        current: Any = tf.distribute.get_strategy()
+        if isinstance(current, StagePlacement) and self.strategy is not current:
+            raise ValueError(
+                "A model must be made inside the scope of the strategy that places its stages. "
+                f"Received: {name}, made outside. Make it inside `with strategy.scope():`."
+            )
+
     def check_jit(self, jit_compile: Any) -> None:
-        """Raise if one program of XLA would have to run on several devices.
+        """Raise if one program of XLA would have to run on several devices; warn of it on one.
 
         Raises:
             ValueError: `jit_compile` is `True` with stages on several devices.
@@ -127,6 +140,12 @@ class Placement:
                 "XLA compiles for one device. Received: jit_compile=True with stages on "
                 f"{', '.join(sorted({str(one) for one in self.devices}))}. Leave `jit_compile` "
                 "out, or place all stages on one device."
+            )
+        if jit_compile is True:
+            warnings.warn(
+                "With `jit_compile=True` XLA orders the stages itself: training is right, but "
+                "memory is not saved. Leave `jit_compile` out to save it.",
+                stacklevel=3,
             )
 
     def resolve(self, stages: Sequence[Any], heads: Sequence[Any], shape: Shape) -> None:
@@ -168,15 +187,19 @@ class Placement:
         ]
 
 
-def on_devices(method: Any) -> Any:
-    """Let a model's method run so that a lost device gives an error that says which stage is lost.
+def unplaced_copy(model: Any) -> Any:
+    """Give a copy of a built model on the default device, whose graph names no other.
 
-    Args:
-        method: method of a model with a `placement`.
+    Raises:
+        ValueError: inside a strategy's scope, where a copy would be placed too.
     """
-
-    @functools.wraps(method)
-    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.placement.call(method, self, *args, **kwargs)
-
-    return watched
+    copy = type(model).from_config(model.get_config())
+    if copy.placement.strategy is not None:
+        raise ValueError(
+            "A model is exported outside the scope of a strategy, so that no device gets into "
+            "the export. Received: a call in such a scope. Export after it."
+        )
+    copy.build(model.input_shape)
+    for variable, value in zip(copy.variables, model.variables, strict=True):
+        variable.assign(value.numpy())
+    return copy

@@ -1,98 +1,168 @@
-"""A network of stages and heads: how it is built, called, cut off at a depth and saved."""
+"""A network of stages and heads: how it is built, called and cut off at a depth.
 
+A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, and asks it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
 from keras_trgl.layers.stage import Stage
-from keras_trgl.network.placement import Placement, on_devices
+from keras_trgl.methods.method import LocalMethod, StagePlace
+from keras_trgl.network.ownership import own_heads, own_method_layers, own_stages, own_wrapper
 from keras_trgl.network.truncate import all_exits_model, truncated_model
 from keras_trgl.types import Shape, Tensor
 
 
-class StagedNetwork(keras.Model):
-    """What `GreedyModel` is before it trains: stages in a row, with a head at each end.
+@dataclasses.dataclass
+class StagePart:
+    """One stage with what belongs to it.
 
-    A member sets `stages`, `heads` and `placement`.
+    Attributes:
+        stage: `Stage`, T_k.
+        given_head: the head as the user gave it.
+        head: the head in use, F_k; another than `given_head` where the method says so.
+        layers: dict of name to the method's own layers for this stage.
+        place: where the stage stands, or `None` before the network is built.
     """
 
-    stages: list[Stage]
-    heads: list[Any]
-    placement: Placement
-    built: bool
-    train_function: Any
-    test_function: Any
-    predict_function: Any
-    _input_shape: Shape | None = None
+    stage: Stage
+    given_head: Any
+    head: Any
+    layers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    place: StagePlace | None = None
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables, those of the method's layers included."""
+        return [v for layer in self._all_layers for v in layer.variables]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """What the stage's optimizer trains; the method's layers freeze with the stage."""
+        layers = self._all_layers if self.stage.trainable else [self.stage, self.head]
+        return [v for layer in layers for v in layer.trainable_variables]
+
+    @property
+    def _all_layers(self) -> list[Any]:
+        return [self.stage, self.head, *self.layers.values()]
+
+
+class StagedNetwork:
+    """Stages in a row, with a head at each end.
+
+    Args:
+        stages: list of stages as the user gave them: `Stage`, a layer, or a list of layers each.
+        heads: list of heads as the user gave them.
+        method: what stages learn from.
+        seed: int ≥ 0. Seed of initial weights.
+
+    Attributes:
+        parts: list of K `StagePart`.
+        placement: where the stages live.
+        input_shape: shape of the data, batch axis included, or `None` before `build`.
+    """
+
+    def __init__(
+        self, stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod, seed: int
+    ) -> None:
+        own, self.placement = own_stages(stages, heads, method, seed)
+        given = own_heads(heads, own, seed, self.placement)
+        self.parts = [StagePart(stage, head, head) for stage, head in zip(own, given, strict=True)]
+        self.method = method
+        self.seed = seed
+        self.input_shape: Shape | None = None
 
     @property
     def num_stages(self) -> int:
         """K."""
-        return len(self.stages)
+        return len(self.parts)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """T_1 … T_K."""
+        return [part.stage for part in self.parts]
+
+    @property
+    def heads(self) -> list[Any]:
+        """F_1 … F_K, those in use."""
+        return [part.head for part in self.parts]
+
+    @property
+    def expected_input_shape(self) -> Shape | None:
+        """Shape of the data with its batch axis, where the first block tells it."""
+        shape = getattr(self.stages[0].blocks[0], "expected_input_shape", None)
+        return None if shape is None else (None, *shape)
 
     def build(self, input_shape: Shape) -> None:
-        """Build stages and heads for data of this shape, batch axis included.
+        """Build stages, heads and the method's layers for data of this shape, batch axis included.
 
         Raises:
-            ValueError: a head does not fit the features of its stage.
+            ValueError: a head does not fit the features of its stage, or the method gives
+                something else than layers.
         """
-        if self.built:
-            return
         shape: Shape = (None, *tuple(input_shape)[1:])
-        self._input_shape = shape
+        self.input_shape = shape
         if self.placement.is_open:
-            self._settle(shape)
-        for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True), start=1):
-            with self.placement.on(depth - 1):
-                if not stage.built:
-                    stage.build(shape)
-                shape = tuple(stage.compute_output_shape(shape))
-                if not head.built:
-                    self._build_head(head, depth, shape)
-        self.built = True
+            self.placement.resolve(self.stages, self.heads, shape)
+            for k, part in enumerate(self.parts):
+                self.placement.move(k, part.variables)
+        blocks = 0
+        for k, part in enumerate(self.parts):
+            blocks += len(part.stage.blocks)
+            with self.placement.on(k):
+                if not part.stage.built:
+                    part.stage.build(shape)
+                part.place = self._place(k, shape)
+                shape = part.place.feature_shape
+                part.head = own_wrapper(self.method, part.place, part.given_head, self.seed, blocks)
+                if not part.head.built:
+                    _build_head(part.head, k + 1, shape)
+                part.layers = own_method_layers(self.method, part.place, self.seed, blocks)
 
-    def _settle(self, shape: Shape) -> None:
-        """Choose the stages' devices, and move what was made before there."""
-        self.placement.resolve(self.stages, self.heads, shape)
-        for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
-            self.placement.move(k, [*stage.variables, *head.variables])
+    def _place(self, k: int, shape: Shape) -> StagePlace:
+        part = self.parts[k]
+        return StagePlace(
+            depth=k + 1,
+            num_stages=self.num_stages,
+            data_shape=self.input_shape or (),
+            input_shape=shape,
+            feature_shape=tuple(part.stage.compute_output_shape(shape)),
+            units=getattr(part.given_head, "units", None),
+            later_blocks=tuple(b for later in self.parts[k + 1 :] for b in later.stage.blocks),
+        )
 
-    @staticmethod
-    def _build_head(head: Any, depth: int, shape: Shape) -> None:
-        try:
-            head.build(shape)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
-                f"{shape}. Received: {error}"
-            ) from error
-
-    def call(self, inputs: Tensor, training: bool | None = None, exits: Any = None) -> Any:
-        """Predict at one depth or at all.
+    def call(self, inputs: Tensor, exits: Any = None) -> Any:
+        """Predict at one depth or at all; adds no energy.
 
         Args:
             inputs: tensor, `(batch, …)`.
-            training: bool. Whether layers run in training mode. Adds no energy. Defaults to
-                the caller's.
             exits: `None`: the last depth. `"all"`: every depth, a list. int k: depth k.
                 Defaults to `None`.
 
         Returns:
             Tensor `(batch, units)`, or the list of K of them.
         """
-        depths = self._depths(exits)
+        depths = self.depths(exits)
         x, predictions = inputs, {}
         for depth in range(1, max(depths) + 1):
             with self.placement.on(depth - 1):
                 # Blocks, not the stage: predictions add no energy.
-                for block in self.stages[depth - 1].blocks:
+                for block in self.parts[depth - 1].stage.blocks:
                     x = block(x)
                 if depth in depths:
-                    predictions[depth] = self.heads[depth - 1](x)
+                    predictions[depth] = self.parts[depth - 1].head(x)
         return [predictions[d] for d in depths] if exits == "all" else predictions[depths[0]]
 
-    def _depths(self, exits: Any) -> list[int]:
+    def depths(self, exits: Any) -> list[int]:
+        """Give the depths that `exits` names, from 1.
+
+        Raises:
+            TypeError: it is no int, `None` or `"all"`.
+            ValueError: there is no such depth.
+        """
         if exits == "all":
             return list(range(1, self.num_stages + 1))
         depth = self.num_stages if exits is None else exits
@@ -104,131 +174,68 @@ class StagedNetwork(keras.Model):
             )
         return [depth]
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the last prediction's shape."""
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Give the last prediction's shape; needs nothing built."""
         shape = tuple(input_shape)
         for stage in self.stages:
             shape = tuple(stage.compute_output_shape(shape))
         return tuple(self.heads[-1].compute_output_shape(shape))
 
-    @on_devices
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Predict at the last depth, with the arguments of `keras.Model.predict`."""
-        self.drain()
-        return super().predict(*args, **kwargs)
+    @property
+    def prediction_shapes(self) -> list[Shape]:
+        """Shapes of the heads' outputs, batch axis included; of a built network."""
+        shapes: list[Shape] = []
+        for part in self.parts:
+            shape = part.place.feature_shape if part.place is not None else ()
+            shapes.append(tuple(part.head.compute_output_shape(shape)))
+        return shapes
 
-    @on_devices
-    def predict_on_batch(self, x: Any) -> Any:
-        """Predict one batch at the last depth."""
-        return super().predict_on_batch(x)
-
-    @on_devices
-    def predict_exits(self, x: Any, **kwargs: Any) -> list[Any]:
-        """Predict at every depth.
-
-        Args:
-            x: data, as `predict` takes them.
-            **kwargs: `batch_size`, `verbose`, `steps`, `callbacks`, as in `predict`.
-
-        Returns:
-            List of K arrays, `(examples, units)` each, for depths 1…K.
-        """
-        self.drain()
-        stages, heads, shape = self._first(self.num_stages)
-        predictions = all_exits_model(stages, heads, shape, f"{self.name}_exits").predict(
-            x, **kwargs
-        )
-        return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
-
-    def truncate(self, depth: int) -> keras.Model:
+    def truncated(self, depth: Any, name: str) -> keras.Model:
         """Give F_k∘G_k as a plain functional model that shares the weights.
 
-        Args:
-            depth: int, k = 1…K.
+        Raises:
+            ValueError: there is no such depth, or the network is not built.
+        """
+        (depth,) = self.depths(depth)
+        shape = self.built_shape()
+        stages, heads = self.stages[:depth], self.heads[:depth]
+        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}")
 
-        Returns:
-            `keras.Model` without energy loss; needs no class of this package's model to serve,
-            and loads as a functional model.
+    def all_exits(self, name: str) -> keras.Model:
+        """Give a functional model with every depth's prediction.
 
         Raises:
-            ValueError: `depth` is not 1…K, or the model is not built.
+            ValueError: the network is not built.
         """
-        (depth,) = self._depths(depth)
-        stages, heads, shape = self._first(depth)
-        return truncated_model(stages, heads, shape, f"{self.name}_depth_{depth}")
+        return all_exits_model(self.stages, self.heads, self.built_shape(), f"{name}_exits")
 
-    def _first(self, depth: int) -> tuple[list[Stage], list[Any], Shape]:
-        if not self.built or self._input_shape is None:
+    def built_shape(self) -> Shape:
+        """Give the shape of the data, batch axis included.
+
+        Raises:
+            ValueError: the network is not built.
+        """
+        if self.input_shape is None:
             raise ValueError(
                 "A depth can be used by itself once the model is built. Received: an unbuilt "
                 "model. Call it on data or `model.build(input_shape)` first."
             )
-        return self.stages[:depth], self.heads[:depth], self._input_shape
+        return self.input_shape
 
-    def _prediction_shapes(self) -> list[Shape]:
-        shape, shapes = self._input_shape or (), []
-        for stage, head in zip(self.stages, self.heads, strict=True):
-            shape = tuple(stage.compute_output_shape(shape))
-            shapes.append(tuple(head.compute_output_shape(shape)))
-        return shapes
 
-    def drain(self) -> None:
-        """Let later stages train on the batches that are on their way; here there are none."""
+def named_layers(parts: Sequence[StagePart]) -> Mapping[str, list[Any]]:
+    """Give the heads in use and the methods' layers, in an order that is that of their weights."""
+    return {
+        "heads": [part.head for part in parts],
+        "method_layers": [layer for part in parts for layer in part.layers.values()],
+    }
 
-    def export(self, filepath: Any, **kwargs: Any) -> None:
-        """Export the last depth as Keras does; `truncate(k).export(…)` exports another.
 
-        Raises:
-            ValueError: the model is not built; or it has its stages on devices, and the call
-                is inside a strategy's scope.
-        """
-        _, _, shape = self._first(self.num_stages)
-        if self.placement.strategy is not None:
-            self._unplaced().export(filepath, **kwargs)
-            return
-        # Keras exports only what was called; training calls stages, not the model.
-        self(keras.ops.zeros((1, *[side or 1 for side in shape[1:]])))
-        super().export(filepath, **kwargs)
-
-    def _unplaced(self) -> "StagedNetwork":
-        """Give a copy on the default device, whose graph names no other.
-
-        Raises:
-            ValueError: inside a strategy's scope, where a copy would be placed too.
-        """
-        copy = type(self).from_config(self.get_config())
-        if copy.placement.strategy is not None:
-            raise ValueError(
-                "A model is exported outside the scope of a strategy, so that no device gets into "
-                "the export. Received: a call in such a scope. Export after it."
-            )
-        copy.build(self._input_shape or ())
-        for variable, value in zip(copy.variables, self.variables, strict=True):
-            variable.assign(value.numpy())
-        return copy
-
-    @on_devices
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save as Keras does, but aside and then renamed: the old file stays whole till then."""
-        self.drain()
-        with written_aside(filepath, overwrite) as aside:
-            super().save(aside, overwrite=overwrite, **kwargs)
-
-    @on_devices
-    def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save the weights as Keras does, but aside and then renamed."""
-        self.drain()
-        with written_aside(filepath, overwrite) as aside:
-            super().save_weights(aside, overwrite=overwrite, **kwargs)
-
-    @on_devices
-    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Load weights of the same network; of another, raise and change nothing.
-
-        Raises:
-            ValueError: the file holds another model's weights.
-        """
-        with weights_kept_on_failure(self, filepath):
-            if not skip_mismatch:
-                check_weights_fit(self, filepath)
-            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+def _build_head(head: Any, depth: int, shape: Shape) -> None:
+    try:
+        head.build(shape)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
+            f"{shape}. Received: {error}"
+        ) from error

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from keras_trgl.types import Shape
+from keras_trgl.network.staged_network import StagedNetwork
 
 
 def _count(layer: Any) -> tuple[int, int]:
@@ -20,42 +20,36 @@ def _short(device: Any) -> str:
     return str(device).removeprefix("/job:localhost/replica:0/task:0/device:")
 
 
-def stage_table(
-    name: str,
-    input_shape: Shape,
-    stages: Sequence[Any],
-    heads: Sequence[Any],
-    method: Any,
-    optimizers: Sequence[Any],
-    devices: Sequence[str | None],
-) -> str:
+def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) -> str:
     """Give the summary of a built model as text.
 
     Args:
         name: str. The model's name.
-        input_shape: shape of the data, batch axis included.
-        stages: built stages.
-        heads: built heads.
-        method: the method.
+        network: its stages and heads.
         optimizers: one per stage, or empty before `compile`.
-        devices: full name of each stage's device, or `None`; shown where one has a name.
 
     Returns:
-        str, one row per stage and head.
+        str, one row per stage, head and layer of the method.
+
+    Raises:
+        ValueError: the network is not built.
     """
+    shape, method, devices = network.built_shape(), network.method, network.placement.devices
     header: tuple[str, ...] = ("", "layer", "blocks", "output", "parameters", "trained", "by")
     placed = any(devices)
     header = (*header, "device") if placed else header
     rows: list[tuple[str, ...]] = []
     total = trained = 0
-    shape = input_shape
-    for k, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
+    for k, part in enumerate(network.parts, start=1):
+        stage, head = part.stage, part.head
         by = f"loss {k}, {optimizers[k - 1].name}" if optimizers else f"loss {k}"
         shape = stage.compute_output_shape(shape)
         head_shape = head.compute_output_shape(shape)
+        more = [(title, layer, "", "") for title, layer in part.layers.items()]
         for kind, layer, blocks, output in (
-            ("stage", stage, str(len(stage.blocks)), shape),
-            ("head", head, "", head_shape),
+            ("stage", stage, str(len(stage.blocks)), str(tuple(shape))),
+            ("head", head, "", str(tuple(head_shape))),
+            *more,
         ):
             trainable, count = _count(layer)
             total += count
@@ -63,9 +57,9 @@ def stage_table(
             rows.append(
                 (
                     f"{kind} {k}",
-                    type(layer).__name__ if kind == "head" else layer.name,
+                    layer.name if kind == "stage" else type(layer).__name__,
                     blocks,
-                    str(tuple(output)),
+                    output,
                     f"{count:,}",
                     f"{trainable:,}",
                     by if trainable else "nothing (frozen)",
@@ -81,7 +75,7 @@ def stage_table(
     settings = ", ".join(f"{key}={value!r}" for key, value in method.get_config().items())
     return "\n".join(
         [
-            f'Model "{name}": {len(stages)} stage{"s" if len(stages) > 1 else ""}, '
+            f'Model "{name}": {network.num_stages} stage{"s" if network.num_stages > 1 else ""}, '
             f"{type(method).__name__}({settings})",
             "",
             *lines,

@@ -11,8 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
-from keras_trgl.training.stored_step import Batch, StoredStep
+from keras_trgl.training.stored_step import StoredStep
 
 
 class BufferedStep(StoredStep):
@@ -110,11 +111,10 @@ class BufferedStep(StoredStep):
 
     def _train(self, k: int, batch: Batch) -> None:
         """Let stage k train on a batch, and put its features into the next store."""
-        x, y, sample_weight = batch
         if k + 1 == len(self.steps):
-            self.steps[k].train(x, y, sample_weight, hands_on=False)
+            self.steps[k].train(batch, hands_on=False)
             return
-        buffer, left = self.buffers[k], (self.steps[k].train(x, y, sample_weight), y, sample_weight)
+        buffer, left = self.buffers[k], (self.steps[k].train(batch), *batch[1:])
         with self.steps[k + 1].on_device():
             buffer.write(left, True if self.capacity == 1 else buffer.is_complete(left))
 

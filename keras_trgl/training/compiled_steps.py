@@ -12,21 +12,17 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
-from keras_trgl.methods.method import Method
 from keras_trgl.network.placement import Placement
+from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
-from keras_trgl.training.stage_step import (
-    LABEL_RANGE,
-    NOT_FINITE,
-    Exit,
-    MultiplierScheme,
-    StageStep,
-)
+from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
+from keras_trgl.training.stage_step import LABEL_RANGE, NOT_FINITE, Exit, StageStep
 from keras_trgl.training.stored_step import StoredStep
+from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Shape
 
 WAYS_OUT = {
@@ -36,6 +32,16 @@ WAYS_OUT = {
     LABEL_RANGE: "Renumber the classes, or give the heads more `units`.",
 }
 """What a check inside a traced step said, and the way out."""
+
+
+def _symbolic(spec: Any) -> Any:
+    """Give a symbolic tensor of a spec, with an open batch axis."""
+    shape = (None, *spec.shape[1:]) if len(spec.shape) else ()
+    return keras.KerasTensor(shape, keras.backend.standardize_dtype(spec.dtype.name))
+
+
+def _symbolic_features(step: StageStep, shape: Shape) -> Any:
+    return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
 
 
 def _copied(value: Any) -> Any:
@@ -49,22 +55,18 @@ class CompiledSteps:
     """The K stage steps of a compiled model; none before `compile`.
 
     Args:
-        stages: list of stages.
-        heads: list of heads.
+        network: `StagedNetwork`, or `None` for no steps.
         optimizers: list of Keras optimizers, one per stage.
-        method: what stages learn from.
-        placement: where stages live, or `None` for no steps.
+        hooks: what a subclass of the model overrides.
         loss: Keras loss of every head.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
 
     def __init__(
         self,
-        stages: Sequence[Any] = (),
-        heads: Sequence[Any] = (),
+        network: StagedNetwork | None = None,
         optimizers: Sequence[Any] = (),
-        method: Method | None = None,
-        placement: Placement | None = None,
+        hooks: SubclassHooks | None = None,
         loss: Any = None,
         **settings: Any,
     ) -> None:
@@ -72,14 +74,17 @@ class CompiledSteps:
         self.stored: StoredStep | None = None
         self.loss = loss
         self.compiled_with: dict[str, Any] = {}
-        for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
-            device = None if placement is None else placement.devices[k]
-            with contextlib.nullcontext() if device is None else tf.device(device):
+        if network is None:
+            return
+        placement, method = network.placement, network.method
+        for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
+            with placement.on(k):
                 exit_model = Exit(name=f"exit_{k + 1}")
                 copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
                 exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
+                device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
-                    StageStep(k + 1, stage, head, exit_model, optimizer, method or Method(), device)
+                    StageStep(k + 1, part, exit_model, optimizer, method, told, device)
                 )
 
     def trainable_variables(self, k: int) -> list[Any]:
@@ -105,6 +110,16 @@ class CompiledSteps:
             for name, value in step.results(training, idle).items():
                 results[f"stage_{step.depth}_{name}"] = float("nan") if idle else value
         return results
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the network's data go with the features."""
+        return any(step.method.needs_data or step.hooks.needs_data for step in self.steps)
+
+    @property
+    def seeks_loss_names(self) -> bool:
+        """Whether a batch's shapes must be known to learn what the method logs."""
+        return any(step.method.loss_names is None for step in self.steps)
 
     @property
     def has_class_indices(self) -> bool:
@@ -162,7 +177,7 @@ class CompiledSteps:
         # What leaves goes first: both need not be there at once.
         for k in sorted(range(len(self.steps)), key=lambda k: k in plan):
             step, home = self.steps[k], homes[k in plan]
-            if move_variables([*step.stage.variables, *step.head.variables], home):
+            if move_variables(step.part.variables, home):
                 with tf.device(home):
                     step.optimizer = optimizers.rebuild(k)
                 step.retrace()
@@ -218,7 +233,7 @@ class CompiledSteps:
                 stored = SkewedStep(self.steps, regime, measures_staleness=is_buffered)
         self.stored = stored
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
-        is_new = stored.prepare((x, y, sample_weight))
+        is_new = stored.prepare((x, y, sample_weight, x if self.needs_data else None))
         if not goes_on or batch_size != stored.batch_size:
             stored.clear()
         stored.batch_size = batch_size
@@ -240,6 +255,30 @@ class CompiledSteps:
                 prediction = tf.zeros([size or 1 for size in shape], step.head.compute_dtype)
                 step.exit.compute_metrics(None, y, prediction, sample_weight)
                 step.exit.reset_metrics()
+
+    def find_loss_names(self, spec: Any) -> None:
+        """Learn what the method logs beside the task loss and the energy.
+
+        Args:
+            spec: structure of `tf.TensorSpec`, a batch, or `None` if it is not known.
+
+        Raises:
+            ValueError: a term has the name of a metric.
+        """
+        x = y = sample_weight = None
+        if spec is not None:
+            symbolic = keras.tree.map_structure(_symbolic, spec)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(symbolic)
+        for step in self.steps:
+            if step.method.loss_names is not None or x is not None:
+                place: Any = step.part.place
+                inputs = x if step.depth == 1 else _symbolic_features(step, place.input_shape)
+                step.find_loss_names((inputs, y, sample_weight, x if self.needs_data else None))
+            metrics: list[str] = []
+            with contextlib.suppress(ValueError):
+                # A stage that is idle has made none yet.
+                metrics = list(step.exit.get_metrics_result())
+            check_loss_names(step.method, step.depth, step.loss_trackers, metrics)
 
 
 @contextlib.contextmanager

@@ -31,3 +31,55 @@ def only_one(callbacks: Any, kind: type) -> Any:
 def has(callbacks: Any, kind: type) -> bool:
     """Tell whether there is a callback of a kind."""
     return any(isinstance(one, kind) for one in listed(callbacks))
+
+
+class GivenCallbacks:
+    """The user's callbacks of one call, with those of the package that training knows of.
+
+    Args:
+        given: as `fit` takes them.
+        kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"events"`,
+            `"progbar"`. They stand above training, which therefore gets the classes.
+
+    Attributes:
+        given: as `fit` takes them.
+        backup: the `BackupAndRestore` among them, or `None`.
+        multiplier: the `MultiplierUpdate` among them, or `None`.
+
+    Raises:
+        ValueError: there are several of a kind that stands alone.
+    """
+
+    def __init__(self, given: Any, kinds: dict[str, Any]) -> None:
+        self.given = given
+        self.backup = only_one(given, kinds["backup"])
+        self.multiplier = only_one(given, kinds["multiplier"])
+        self._kinds = kinds
+
+    @property
+    def others(self) -> list[Any]:
+        """All but the backup."""
+        return [one for one in listed(self.given) if one is not self.backup]
+
+    def with_progbar(self, verbose: Any) -> list[Any]:
+        """Give the callbacks with the package's progress bar, where one is to be shown."""
+        given = listed(self.given)
+        if has(given, keras.callbacks.ProgbarLogger) or not verbose:
+            return given
+        return [*given, self._kinds["progbar"]()]
+
+    def all_for(self, model: Any, verbose: Any) -> Any:
+        """Give what Keras's `fit` gets.
+
+        Args:
+            model: the model, for a `CallbackList`, which is told of it already.
+            verbose: as in `fit`.
+        """
+        events = self._kinds["events"](self.backup)
+        if isinstance(self.given, keras.callbacks.CallbackList):
+            events.set_model(model)
+            self.given.callbacks.insert(0, events)
+            return self.given
+        others = [one for one in self.with_progbar(verbose) if one is not self.backup]
+        # A backup comes last: it keeps what the others count.
+        return [events, *others, *([] if self.backup is None else [self.backup])]

@@ -17,7 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_trgl.training.stored_step import Batch, StoredStep
+from keras_trgl.training.stage_objective import Batch
+from keras_trgl.training.stored_step import StoredStep
 
 
 class SkewedStep(StoredStep):
@@ -73,15 +74,13 @@ class SkewedStep(StoredStep):
         put: list[tuple[int, Any, Batch]] = []
         done: dict[str | None, Any] = {}
         for k in reversed(range(1, len(self.steps))):
-            ready, (x, y, sample_weight), staleness = taken[k]
-            features = self._train_if(k, ready, (x, y, sample_weight), staleness, done)
-            put.append((k, ready, (features, y, sample_weight)))
+            ready, (inputs, *rest), staleness = taken[k]
+            features = self._train_if(k, ready, (inputs, *rest), staleness, done)
+            put.append((k, ready, (features, *rest)))
         if batch is not None:
-            x, y, sample_weight = batch
             with tf.control_dependencies(self._before(0, done)):
-                hands_on = len(self.steps) > 1
-                features = self.steps[0].train(x, y, sample_weight, hands_on=hands_on)
-            put.append((0, None, (features, y, sample_weight)))
+                features = self.steps[0].train(batch, hands_on=len(self.steps) > 1)
+            put.append((0, None, (features, *batch[1:])))
         for k, ready, left in put:
             self._put_down(k, ready, left)
 
@@ -95,11 +94,10 @@ class SkewedStep(StoredStep):
     ) -> Any:
         """Let stage k train on a batch if there is one, and give its features, or none of them."""
         step, is_last = self.steps[k], k + 1 == len(self.steps)
-        x, y, sample_weight = batch
 
         def train() -> Any:
             self.note_staleness(k, staleness)
-            features = step.train(x, y, sample_weight, hands_on=not is_last)
+            features = step.train(batch, hands_on=not is_last)
             return tf.constant(0) if is_last else features
 
         def sit_out() -> Any:

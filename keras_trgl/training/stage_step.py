@@ -9,78 +9,26 @@ its stage's device.
 """
 
 import contextlib
-import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_trgl.methods.method import Method
+from keras_trgl.methods.method import LocalMethod
+from keras_trgl.network.staged_network import StagePart
+from keras_trgl.training.shared_function import SharedFunction
+from keras_trgl.training.stage_objective import (
+    Batch,
+    MultiplierScheme,
+    StageObjective,
+    Terms,
+    rows,
+)
+from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Tensor
 
-Structure = Any
 NOT_FINITE = "the task loss is not finite"
 LABEL_RANGE = "labels are out of range"
-
-
-class SharedFunction:
-    """A function that is not inlined, traced once for all batches of the same structure.
-
-    The batch axis is open, so that a short batch and every schedule run the very same graph.
-
-    Args:
-        function: Python function of tensors, nested structures of them, or `None`.
-    """
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-        self._traced: dict[Any, Any] = {}
-
-    def __call__(self, *batch: Any) -> Any:
-        """Call it."""
-        tensors = [
-            tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None
-        ]
-        specs = [tf.TensorSpec(_open_batch(tensor.shape), tensor.dtype) for tensor in tensors]
-        structure = tf.nest.map_structure(lambda leaf: leaf is None, batch)
-        key = repr((structure, specs))
-        if key not in self._traced:
-
-            def packed(*leaves: Any) -> Any:
-                left = iter(leaves)
-                return self._function(
-                    *tf.nest.map_structure(lambda none: None if none else next(left), structure)
-                )
-
-            # TensorFlow warns of many functions of the same lines, unless each is traced by itself.
-            self._traced[key] = tf.function(
-                packed,
-                input_signature=specs,
-                autograph=False,
-                experimental_attributes={"_noinline": True},
-            ).get_concrete_function()
-        return self._traced[key](*tensors)
-
-
-def _open_batch(shape: Any) -> Any:
-    return [None, *shape[1:]] if shape.rank else shape
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiplierScheme:
-    """How the weight of the energy moves inside the step.
-
-    Attributes:
-        h: float. Step of the multiplier.
-        s: int. It moves at every s-th batch.
-        scaling: `"energy"`: L + E/λ, or `"loss"`: λL + E.
-        record: function of (batch counted from 1, loss, λ used), or `None`.
-    """
-
-    h: float
-    s: int
-    scaling: str = "energy"
-    record: Any = None
 
 
 class Exit(keras.Model):
@@ -97,11 +45,11 @@ class StageStep:
 
     Args:
         depth: int. k, counted from 1.
-        stage: `Stage`, T_k.
-        head: layer, F_k.
+        part: `StagePart`, T_k, F_k and the method's layers.
         exit_model: compiled `Exit`.
         optimizer: Keras optimizer of this stage.
-        method: `Method` whose `objective` the stage minimises.
+        method: what the stage minimises.
+        hooks: what a subclass of the model overrides.
         device: str, the device that the step runs on, or `None` for any. Defaults to `None`.
 
     Attributes:
@@ -111,26 +59,39 @@ class StageStep:
     def __init__(
         self,
         depth: int,
-        stage: Any,
-        head: Any,
+        part: StagePart,
         exit_model: Exit,
         optimizer: Any,
-        method: Method,
+        method: LocalMethod,
+        hooks: SubclassHooks,
         device: str | None = None,
     ) -> None:
         self.depth = depth
-        self.stage = stage
-        self.head = head
+        self.part = part
         self.exit = exit_model
         self.optimizer = optimizer
         self.method = method
+        self.hooks = hooks
         self.device = device
         self.raise_on_nan = True
-        self.multiplier: MultiplierScheme | None = None
+        self.objective = StageObjective(part, method)
         self.objective_tracker = keras.metrics.Mean(name="objective")
-        self.energy_tracker = keras.metrics.Mean(name="energy")
+        has_energy = part.stage.energy_reduction is not None
+        self.energy_tracker = keras.metrics.Mean(name="energy") if has_energy else None
+        self.loss_trackers: dict[str, Any] = {}
         self.staleness_tracker: Any = None
+        self.prediction: Any = None
         self.retrace()
+
+    @property
+    def stage(self) -> Any:
+        """T_k."""
+        return self.part.stage
+
+    @property
+    def head(self) -> Any:
+        """F_k, the one in use."""
+        return self.part.head
 
     def on_device(self) -> Any:
         """Give the context that the step's arithmetic is put into."""
@@ -139,13 +100,13 @@ class StageStep:
     @property
     def trainable_variables(self) -> list[Any]:
         """What this stage trains, and no other does."""
-        return [*self.stage.trainable_variables, *self.head.trainable_variables]
+        return self.part.trainable_variables
 
     @property
     def metrics(self) -> list[Any]:
         """Trackers and compiled metrics."""
-        stale = [] if self.staleness_tracker is None else [self.staleness_tracker]
-        return [*self.exit.metrics, self.objective_tracker, self.energy_tracker, *stale]
+        more = [one for one in (self.energy_tracker, self.staleness_tracker) if one is not None]
+        return [*self.exit.metrics, self.objective_tracker, *more, *self.loss_trackers.values()]
 
     @property
     def regularizer(self) -> Any:
@@ -170,25 +131,38 @@ class StageStep:
             if not idle:
                 raise
             results = {"loss": self.exit.loss_tracker.result()}
-        if training:
-            results["objective"] = self.objective_tracker.result()
-            results["energy"] = self.energy_tracker.result()
-            if self.staleness_tracker is not None:
-                results["staleness"] = self.staleness_tracker.result()
-            if self.multiplier is not None:
-                multiplier = tf.convert_to_tensor(self.regularizer.multiplier)
-                results["multiplier"], results["tau"] = multiplier, multiplier / 2
+        if not training:
+            return results
+        results["objective"] = self.objective_tracker.result()
+        if self.energy_tracker is not None:
+            # A user's metric may have the name; it is theirs.
+            name = "kinetic_energy" if "energy" in results else "energy"
+            results[name] = self.energy_tracker.result()
+        for name, tracker in self.loss_trackers.items():
+            results[name] = tracker.result()
+        if self.staleness_tracker is not None:
+            results["staleness"] = self.staleness_tracker.result()
+        if self.multiplier is not None:
+            multiplier = tf.convert_to_tensor(self.regularizer.multiplier)
+            results["multiplier"], results["tau"] = multiplier, multiplier / 2
         return results
 
-    def train(
-        self, features: Tensor, y: Any, sample_weight: Any, hands_on: bool = True
-    ) -> Tensor | None:
+    @property
+    def multiplier(self) -> MultiplierScheme | None:
+        """How the weight of the energy moves, if it does."""
+        return self.objective.multiplier
+
+    @multiplier.setter
+    def multiplier(self, scheme: MultiplierScheme | None) -> None:
+        self.objective.multiplier = scheme
+
+    def train(self, batch: Batch, hands_on: bool = True) -> Tensor | None:
         """Update the stage on one batch.
 
         Args:
-            features: tensor, output of the stage before (the data, for the first).
-            y: targets, as `compile`'s loss takes them.
-            sample_weight: tensor `(batch,)` or `None`; weighs the task loss only.
+            batch: inputs (output of the stage before, or the data); targets, as `compile`'s loss
+                takes them; weights `(batch,)` of the task loss or `None`; the network's data,
+                where the method needs them, or `None`.
             hands_on: bool. Whether a stage after this one wants the features; if not, they are
                 freed before the backward pass ends. Defaults to `True`.
 
@@ -197,13 +171,13 @@ class StageStep:
         """
         with self.on_device():
             if self._runs_inline:
-                features, gradients, _ = self._forward_and_update(features, y, sample_weight)
+                features, gradients, self.prediction = self._update(batch, speaks=not hands_on)
                 with tf.control_dependencies([g for g in gradients if g is not None]):
                     return tf.stop_gradient(tf.identity(features))
             if not hands_on:
-                self._train_last(features, y, sample_weight)
+                self.prediction = self._train_last(*batch)
                 return None
-            return tf.stop_gradient(self._train(features, y, sample_weight))
+            return tf.stop_gradient(self._train(*batch))
 
     @property
     def _runs_inline(self) -> bool:
@@ -212,110 +186,104 @@ class StageStep:
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
-        self._train = SharedFunction(lambda *batch: self._forward_and_update(*batch)[0])
-        self._train_last = SharedFunction(lambda *batch: self._forward_and_update(*batch)[2])
+        # Two functions: as an output, features nobody takes would live through the backward pass.
+        self._train = SharedFunction(lambda *batch: self._update(batch, speaks=False)[0])
+        self._train_last = SharedFunction(lambda *batch: self._update(batch, speaks=True)[2])
         self._pass_on = {
             training: SharedFunction(lambda x, training=training: self._features(x, training))
             for training in (False, True)
         }
+        self.prediction = None
 
     def _features(self, x: Tensor, training: bool) -> Tensor:
+        # A function's own graph does not know the device that it is called on.
         with self.on_device():
             return self.stage(x, training=training)
 
-    def _forward_and_update(
-        self, inputs: Tensor, y: Any, sample_weight: Any
-    ) -> tuple[Tensor, list[Any], Tensor]:
-        # A function's own graph does not know the device that it is called on.
+    def _update(self, batch: Batch, speaks: bool) -> tuple[Tensor, list[Any], Tensor]:
+        """Give features, gradients, and the prediction (its loss, where nobody asks for it).
+
+        Args:
+            batch: as in `train`.
+            speaks: bool. Whether the batch's metrics are this stage's to tell, by a subclass's
+                `compute_metrics` where there is one.
+        """
         with self.on_device():
-            return self._update(inputs, y, sample_weight)
+            inputs, y, sample_weight, _ = batch
+            variables = self.trainable_variables
+            # Only variables are watched: the input carries no gradient back.
+            with tf.GradientTape() as tape:
+                features, prediction, task, energy, terms = self._forward(batch)
+                scaled = self.optimizer.scale_loss(terms.objective)
+            self._track(inputs, task, energy, terms)
+            told = speaks and self.hooks.overrides_metrics
+            if not told:
+                self.exit.compute_metrics(inputs, y, prediction, sample_weight)
+            gradients = tape.gradient(scaled, variables) if variables else []
+            # Only the updates wait for the checks: held back from the gradients on, memory grew
+            # by a fifth, as the executor then takes them in another order.
+            with tf.control_dependencies(self._checks(task)):
+                for move in terms.moves:
+                    move()
+                gradients = [None if g is None else tf.identity(g) for g in gradients]
+            if variables:
+                self.optimizer.apply(gradients, variables)
+            return features, gradients, prediction if told else task
 
-    def _update(
-        self, inputs: Tensor, y: Any, sample_weight: Any
-    ) -> tuple[Tensor, list[Any], Tensor]:
-        variables = self.trainable_variables
-        # Only variables are watched: the input carries no gradient back.
-        with tf.GradientTape() as tape:
-            features = self.stage(inputs, training=True)
-            # Now: where replicas wait for each other, the next one's call puts its own there.
-            energy = getattr(self.regularizer, "energy", None)
-            prediction = self.head(features, training=True)
-            task = self.exit.compute_loss(
-                x=inputs, y=y, y_pred=prediction, sample_weight=sample_weight, training=True
-            )
-            objective, moves = self._objective(inputs, task, energy)
-            scaled = self.optimizer.scale_loss(objective)
-        self._track(inputs, task, objective, energy)
-        self.exit.compute_metrics(inputs, y, prediction, sample_weight)
-        gradients = tape.gradient(scaled, variables) if variables else []
-        # Only the updates wait for the checks: held back from the gradients on, memory grew by
-        # a fifth, as the executor then takes them in another order.
-        with tf.control_dependencies(self._checks(task)):
-            for move in moves:
-                move()
-            gradients = [None if g is None else tf.identity(g) for g in gradients]
-        if not variables:
-            return features, [], task
-        self.optimizer.apply(gradients, variables)
-        return features, gradients, task
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:
+        """Give features, prediction, this replica's task loss, plain energy, and the objective."""
+        inputs, y, sample_weight, data = batch
+        features = self.stage(inputs, training=True)
+        # Now: where replicas wait for each other, the next one's call puts its own there.
+        energy = self.stage.energy
+        prediction = self.head(features, training=True)
+        x = inputs if data is None else data
+        task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=True)
+        terms = self.objective.terms(batch, features, prediction, task, energy)
+        return features, prediction, task, energy, terms
 
-    def _objective(
-        self, inputs: Tensor, task: Tensor, energy: Tensor | None
-    ) -> tuple[Tensor, list[Any]]:
-        """Give what the stage minimises, and what to do once the loss is known to be finite."""
-        own = [*self.stage.losses, *self.head.losses]
-        scheme, regularizer = self.multiplier, self.regularizer
-        if scheme is None:
-            return self.method.objective(task, [self._share(loss, task) for loss in own]), []
-        # The energy's loss was added with the multiplier of the batch before.
-        mine = {id(loss) for loss in regularizer.losses}
-        terms = [self._share(loss, task) for loss in own if id(loss) not in mine]
-        loss = self._global_mean(inputs, task)
-        batch, multiplier = regularizer.next_multiplier(loss, scheme.h, scheme.s)
-        energy = self._share(energy, task)
-        used = tf.cast(multiplier, task.dtype)
-        if scheme.scaling == "energy":
-            objective = self.method.objective(task, [*terms, energy / used])
-        else:
-            objective = self.method.objective(used * task, [*terms, energy])
-        moves = [lambda: regularizer.move_multiplier(batch, multiplier)]
-        if scheme.record is not None and self._is_first_replica():
-            moves.append(lambda: tf.numpy_function(scheme.record, [batch, loss, multiplier], []))
-        return objective, moves
+    def find_loss_names(self, batch: Any) -> None:
+        """Make the trackers of the method's further terms, by a symbolic run on one batch.
 
-    @staticmethod
-    def _is_first_replica() -> bool:
-        """Tell whether this is the replica that speaks for all."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return bool(tf.get_static_value(tf.convert_to_tensor(replica)) == 0)
+        Made inside a traced step they would come too late for a backup to fill them.
 
-    def _global_mean(self, inputs: Tensor, task: Tensor) -> Tensor:
-        """Give the task loss as the mean over the global batch, without a gradient."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas == 1:
-            return tf.stop_gradient(task)
-        count = tf.cast(tf.shape(tf.nest.flatten(inputs)[0])[0], task.dtype)
-        context = tf.distribute.get_replica_context()
-        total, count = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [tf.stop_gradient(task) * replicas * count, count]
-        )
-        return total / count
+        Args:
+            batch: as in `train`, of symbolic Keras tensors.
+        """
+        if self.method.loss_names is not None:
+            self._trackers_of(self.method.loss_names)
+            return
+        structure = keras.tree.map_structure(lambda leaf: leaf is not None, batch)
+        leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
+        step = self
 
-    def _share(self, loss: Tensor, task: Tensor) -> Tensor:
-        """Give this replica's share of a loss that a layer added."""
-        loss = tf.cast(tf.reduce_sum(loss), task.dtype)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return loss / replicas if replicas > 1 else loss
+        class Probe(keras.layers.Layer):
+            def call(self, leaves: Any) -> Any:
+                left = iter(leaves)
+                full = keras.tree.map_structure(lambda is_: next(left) if is_ else None, structure)
+                step._trackers_of(step._forward(full)[-1].further)
+                return tf.zeros([1])
 
-    def _track(
-        self, inputs: Tensor, task: Tensor, objective: Tensor, energy: Tensor | None
-    ) -> None:
-        batch = tf.shape(tf.nest.flatten(inputs)[0])[0]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with self.on_device():
+            Probe(autocast=False)(leaves)
+
+    def _trackers_of(self, names: Any) -> dict[str, Any]:
+        missing = [name for name in names if name not in self.loss_trackers]
+        if missing:
+            with tf.init_scope(), self.on_device():
+                for name in missing:
+                    self.loss_trackers[name] = keras.metrics.Mean(name=name)
+        return self.loss_trackers
+
+    def _track(self, inputs: Any, task: Tensor, energy: Tensor | None, terms: Terms) -> None:
+        batch, replicas = rows(inputs), tf.distribute.get_strategy().num_replicas_in_sync
         self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
-        self.objective_tracker.update_state(objective * replicas, sample_weight=batch)
-        energy = tf.zeros_like(task) if energy is None else energy
-        self.energy_tracker.update_state(energy, sample_weight=batch)
+        self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
+        if self.energy_tracker is not None:
+            self.energy_tracker.update_state(energy, sample_weight=batch)
+        trackers = self._trackers_of(terms.further)
+        for name, loss in terms.further.items():
+            trackers[name].update_state(loss, sample_weight=batch)
 
     def _checks(self, task: Tensor) -> list[Any]:
         if not self.raise_on_nan:
@@ -337,23 +305,25 @@ class StageStep:
                 return tf.stop_gradient(self._features(features, training))
             return tf.stop_gradient(self._pass_on[training](features))
 
-    def evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
-        """Update the metrics on one batch in inference mode, and give the features."""
-        with self.on_device():
-            return self._evaluate(inputs, y, sample_weight)
+    def evaluate(self, batch: Batch, speaks: bool = False) -> Tensor:
+        """Update the metrics on one batch in inference mode, and give the features.
 
-    def _evaluate(self, inputs: Tensor, y: Any, sample_weight: Any) -> Tensor:
-        features = self.stage(inputs, training=False)
-        prediction = self.head(features, training=False)
-        task = self.exit.compute_loss(
-            x=inputs, y=y, y_pred=prediction, sample_weight=sample_weight, training=False
-        )
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.exit.loss_tracker.update_state(
-            task * replicas, sample_weight=tf.shape(tf.nest.flatten(inputs)[0])[0]
-        )
-        self.exit.compute_metrics(inputs, y, prediction, sample_weight)
-        return features
+        Args:
+            batch: as in `train`.
+            speaks: bool. Whether a subclass's `compute_metrics` tells the batch's metrics, for
+                this stage's `prediction`. Defaults to `False`.
+        """
+        inputs, y, sample_weight, data = batch
+        with self.on_device():
+            features = self.stage(inputs, training=False)
+            self.prediction = self.head(features, training=False)
+            x = inputs if data is None else data
+            task = self.hooks.loss(self.exit, x, y, self.prediction, sample_weight, training=False)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            self.exit.loss_tracker.update_state(task * replicas, sample_weight=rows(inputs))
+            if not (speaks and self.hooks.overrides_metrics):
+                self.exit.compute_metrics(inputs, y, self.prediction, sample_weight)
+            return features
 
 
 def check_label_range(y: Tensor, units: int) -> Tensor:

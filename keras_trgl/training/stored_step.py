@@ -7,9 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.training.feature_buffer import FeatureBuffer
+from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
-
-Batch = tuple[Any, Any, Any]
 
 
 class StoredStep:
@@ -59,17 +58,17 @@ class StoredStep:
         """Make the stores for batches of this structure; keep those that fit.
 
         Args:
-            spec: `(x, y, sample_weight)` of `tf.TensorSpec` or `None`.
+            spec: `(x, y, sample_weight, data)` of `tf.TensorSpec` or `None`.
 
         Returns:
             bool: whether they are new.
         """
-        x, y, sample_weight = spec
+        x, y, sample_weight, data = spec
         shape, specs = (None, *tf.nest.flatten(x)[0].shape[1:]), []
         for step in self.steps[:-1]:
             shape = tuple(step.stage.compute_output_shape(shape))
             features = tf.TensorSpec([None, *shape[1:]], step.stage.blocks[-1].compute_dtype)
-            specs.append((features, y, sample_weight))
+            specs.append((features, y, sample_weight, data))
         if len(self.buffers) == len(specs) and all(
             buffer.fits(one) for buffer, one in zip(self.buffers, specs, strict=True)
         ):

@@ -21,16 +21,25 @@ class Feed:
         steps_per_execution: int.
         cache: `FeatureCache` or `None`.
         strategy: the model's `tf.distribute.Strategy`.
+        needs_data: bool. Whether cached features come as a pair with the network's data. Defaults
+            to `False`.
     """
 
     def __init__(
-        self, data: TrainingData, steps_per_execution: int, cache: Any, strategy: Any
+        self,
+        data: TrainingData,
+        steps_per_execution: int,
+        cache: Any,
+        strategy: Any,
+        needs_data: bool = False,
     ) -> None:
         self._data = data
         self._strategy = strategy
         self._cached = None
         if cache is not None:
-            self._cached = CachedFeatures(data.source, cache, data.seed, data.is_shuffled)
+            self._cached = CachedFeatures(
+                data.source, cache, data.seed, data.is_shuffled, needs_data
+            )
         steps = data.steps_per_epoch
         self._runs_over = steps is not None and steps % steps_per_execution > 0
         self._iterator: Any = None

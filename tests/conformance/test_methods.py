@@ -64,7 +64,8 @@ def test_objective_is_what_the_method_says(name):
     method = METHODS[name]
     for k in (1, 2):
         if f"stage_{k}_loss" in logs:
-            energy = logs[f"stage_{k}_energy"]
+            # Logged only where there is one.
+            energy = logs.get(f"stage_{k}_energy", 0.0)
             own = energy / (2 * method.tau) if isinstance(method, TRGL) else 0.0
             assert (energy > 0) == isinstance(method, TRGL)
             assert logs[f"stage_{k}_objective"] == pytest.approx(

@@ -76,7 +76,7 @@ def variables(model):
 
 def held_by(model, k):
     """Give the TensorFlow variables of everything that belongs to stage k, by what they are."""
-    step = model._steps.steps[k]
+    step = model._trainer.steps.steps[k]
     groups = {
         "stage": model.stages[k].variables,
         "head": model.heads[k].variables,
@@ -163,7 +163,7 @@ def test_the_buffered_regime_runs_on_the_same_devices():
     histories = [fit(model, epochs=1, batch_size=4) for model in models]
     assert_same_numbers(*models)
     assert histories[0] == histories[1]
-    stores = models[1]._steps.stored.buffers
+    stores = models[1]._trainer.steps.stored.buffers
     assert [{one.device for one in store.variables} for store in stores] == [{FIRST}, {SECOND}]
 
 
@@ -246,7 +246,7 @@ def functions_of(graph):
 
 
 def test_every_operation_of_a_stage_is_on_its_device(placed):
-    for step, home in zip(placed._steps.steps, HOMES, strict=True):
+    for step, home in zip(placed._trainer.steps.steps, HOMES, strict=True):
         shared = step._train_last if step.depth == K else step._train
         (traced,) = shared._traced.values()
         graph = traced.graph
@@ -271,7 +271,7 @@ UNPLACED = {"Placeholder", "NoOp"}
 
 
 def test_the_step_calls_every_stage_on_its_device_and_none_waits_for_another(placed):
-    stored = placed._steps.stored
+    stored = placed._trainer.steps.stored
     x, y, weight = tf.constant(X[:8]), tf.constant(Y[:8]), tf.constant(WEIGHTS[:8])
 
     def step(x, y, weight):

@@ -59,9 +59,9 @@ def test_schedules_run_on_each_stage_own_steps():
 def step_of(optimizer, k):
     """How far stage k's weights moved in one step."""
     model = make(optimizer)
-    before = [v.numpy() for v in model._steps.trainable_variables(k)]
+    before = [v.numpy() for v in model._trainer.steps.trainable_variables(k)]
     model.train_on_batch(X, Y)
-    after = [v.numpy() for v in model._steps.trainable_variables(k)]
+    after = [v.numpy() for v in model._trainer.steps.trainable_variables(k)]
     return np.sqrt(
         sum(np.sum((one - other) ** 2) for one, other in zip(before, after, strict=True))
     )

@@ -40,7 +40,9 @@ def make(method, rates=(0.0625, 0.0625, 0.0625)):
 
 def equal(first, second, k):
     pairs = zip(
-        first._steps.trainable_variables(k), second._steps.trainable_variables(k), strict=True
+        first._trainer.steps.trainable_variables(k),
+        second._trainer.steps.trainable_variables(k),
+        strict=True,
     )
     return all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
 
@@ -52,9 +54,9 @@ def three_steps(model):
 
 def test_no_gradient_crosses_a_stage():
     model = make("trgl")
-    others = {k: model._steps.trainable_variables(k) for k in range(3)}
+    others = {k: model._trainer.steps.trainable_variables(k) for k in range(3)}
     features = tf.constant(X)
-    for k, step in enumerate(model._steps.steps):
+    for k, step in enumerate(model._trainer.steps.steps):
         with tf.GradientTape(persistent=True) as tape:
             out = step.stage(features, training=True)
             task = step.exit.compute_loss(y=Y, y_pred=step.head(out, training=True))
@@ -69,7 +71,7 @@ def test_gradient_of_the_whole_chain_is_absent_for_earlier_stages():
     model = make("trgl")
     with tf.GradientTape() as tape:
         features = tf.constant(X)
-        for step in model._steps.steps:
+        for step in model._trainer.steps.steps:
             features = step.train(features, tf.constant(Y), None)
     assert tape.gradient(features, model.stages[0].trainable_variables) == [None] * len(
         model.stages[0].trainable_variables

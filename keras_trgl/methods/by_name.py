@@ -1,0 +1,20 @@
+"""Methods by the names that `GreedyModel` takes."""
+
+from typing import Any
+
+from keras_trgl.checks import chosen
+from keras_trgl.methods.end_to_end import EndToEnd
+from keras_trgl.methods.method import Method
+from keras_trgl.methods.trgl import TRGL, VanGL
+
+METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
+
+
+def get_method(value: Any) -> Any:
+    """Give a method from itself or from its name.
+
+    Raises:
+        ValueError: no such name.
+        TypeError: something else.
+    """
+    return chosen("method", value, Method, METHODS)
