@@ -21,13 +21,14 @@ from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
 from keras_trgl.registration import public
 from keras_trgl.training.compiled_steps import readable_errors
+from keras_trgl.training.fit_setup import FitArguments, FitSetup
+from keras_trgl.training.keras_loop import KerasLoop
 from keras_trgl.training.subclass_hooks import check_overrides
-from keras_trgl.training.trainer import FitArguments, Trainer
+from keras_trgl.training.trainer import Trainer
 from keras_trgl.training.training_run import TrainingRun
 from keras_trgl.types import (
     CallbacksLike,
     LayerLike,
-    Logs,
     OptimizerLike,
     Shape,
     Tensor,
@@ -35,7 +36,7 @@ from keras_trgl.types import (
 
 
 @public
-class GreedyModel(WholeFiles):
+class GreedyModel(KerasLoop, WholeFiles):
     """A network cut into K stages, each trained by its own head and its own objective.
 
     Stage k minimises *task loss of F_k∘G_k + what its layers add*, the energy `E_k/(2τ_k)` with
@@ -79,7 +80,6 @@ class GreedyModel(WholeFiles):
     """
 
     built: bool
-    train_function: Any
 
     def __init__(
         self,
@@ -98,6 +98,7 @@ class GreedyModel(WholeFiles):
         self._network = StagedNetwork(stages, heads, self.method, self.seed)
         self._network.placement.check_idle(self.regime.idle_device)
         self._trainer = Trainer(self, self._network, self.regime, GreedyModel)
+        self._fits = FitSetup(self, self._trainer)
         # Keras tracks the layers of a list that is an attribute; those of a plain object it
         # does not see.
         self.stages: list[Stage] = self._network.stages
@@ -139,9 +140,8 @@ class GreedyModel(WholeFiles):
                 classifier (`include_top=False`), as the last stage gets a head too.
             num_stages: int. K.
             head: an unbuilt layer, copied for every stage, or a list of K layers.
-            **kwargs: `residuals` (dict of a sum's name to the name of the layer whose output is
-                the residual, or to `None` to leave the sum out of the energy, where the model
-                does not tell), and the constructor's.
+            **kwargs: the constructor's, and `residuals`: dict of a sum's name to the name of the
+                layer whose output is its residual, or to `None` to leave it out of the energy.
 
         Raises:
             ValueError: the model is not functional, has no K − 1 places where a single tensor
@@ -203,14 +203,13 @@ class GreedyModel(WholeFiles):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None, exits: Any = None) -> Any:
-        """Predict at one depth or at all.
+        """Predict at one depth or at all; adds no energy.
 
         Args:
             inputs: tensor, `(batch, …)`.
-            training: bool. Whether layers run in training mode. Adds no energy. Defaults to
-                the caller's.
-            exits: `None`: the last depth. `"all"`: every depth, a list. int k: depth k.
-                Defaults to `None`.
+            training: bool. Whether layers run in training mode. Defaults to the caller's.
+            exits: `None`: the last depth; `"all"`: every depth, a list; int k: depth k. Defaults
+                to `None`.
 
         Returns:
             Tensor `(batch, units)`, or the list of K of them.
@@ -243,8 +242,8 @@ class GreedyModel(WholeFiles):
             weighted_metrics: as `metrics`, weighed by the sample weights.
             run_eagerly: bool. Defaults to `False`.
             steps_per_execution: int. Batches per call. Defaults to `1`.
-            jit_compile: bool or `"auto"`, which is off here: XLA orders the stages as it likes
-                and memory is not saved. Defaults to `"auto"`.
+            jit_compile: bool or `"auto"`, which is off: XLA orders the stages as it likes and
+                saves no memory. Defaults to `"auto"`.
             auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
                 Defaults to `True`.
 
@@ -275,67 +274,6 @@ class GreedyModel(WholeFiles):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build([])
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Every stage's trackers and metrics, then those that a subclass keeps."""
-        # Keras's own list begins with the tracker of a loss that is not computed here.
-        own = super().metrics[1:] if self.compiled else super().metrics
-        return [*self._trainer.steps.metrics, *own]
-
-    def get_metrics_result(self) -> Logs:
-        """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
-        return self._trainer.drained_results()
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Tensor:
-        """Give the task loss of one exit's prediction; energies are added by the stages' steps.
-
-        A subclass may override it: every stage then minimises what it gives in place of the
-        compiled loss, with the network's data as `x`.
-
-        Returns:
-            Scalar tensor.
-        """
-        return self._trainer.task_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
-        )
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
-        """Update one exit's metrics, and give all results.
-
-        A subclass may override it: it is called once a batch, with the prediction of the deepest
-        stage that trains (of the last depth in evaluation) and the network's data as `x`.
-
-        Returns:
-            dict of name to scalar tensor.
-        """
-        self._trainer.update_metrics(x, y, y_pred, sample_weight)
-        return self._trainer.results()
-
-    def train_step(self, data: Any) -> Logs:
-        """Let the stages that the regime plans step on one batch; called by `fit`."""
-        return self._trainer.train_on(data)
-
-    def test_step(self, data: Any) -> Logs:
-        """Evaluate every depth on one batch; called by `evaluate`."""
-        return self._trainer.evaluate_on(data)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Make what `fit` calls for every execution: a traced function per plan of the regime.
-
-        Args:
-            force: bool. Whether to trace anew. Defaults to `False`.
-        """
-        if self.train_function is None or force:
-            self.train_function = self._trainer.train_function(super().make_train_function)
-        return self.train_function
 
     @on_devices
     def drain(self) -> None:
@@ -385,7 +323,7 @@ class GreedyModel(WholeFiles):
         from keras_trgl.callbacks.known_callbacks import known
 
         given = FitArguments.of(locals())
-        with self._trainer.fitting(given, known(callbacks)) as arguments:
+        with self._fits.running(given, known(callbacks)) as arguments:
             return super().fit(**arguments)
 
     @on_devices
@@ -455,8 +393,7 @@ class GreedyModel(WholeFiles):
             depth: int, k = 1…K.
 
         Returns:
-            `keras.Model` without energy loss; needs no class of this package's model to serve,
-            and loads as a functional model.
+            `keras.Model` without energy loss, which loads as a functional model.
 
         Raises:
             ValueError: `depth` is not 1…K, or the model is not built.

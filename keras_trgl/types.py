@@ -1,5 +1,6 @@
 """Types that cross folders."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -27,6 +28,34 @@ CallbacksLike: TypeAlias = (
 
 Logs: TypeAlias = dict[str, Any]
 """Names to numbers, as Keras hands them to callbacks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlace:
+    """Where a stage stands in its network.
+
+    Attributes:
+        depth: int. k, counted from 1.
+        num_stages: int. K.
+        data_shape: tuple. Shape of the network's input, `(None, …)`, batch axis first.
+        input_shape: tuple. Shape of the stage's input, batch axis first.
+        feature_shape: tuple. Shape of the stage's features, batch axis first.
+        units: int or `None`. `units` of the head that was given, where it has some.
+        later_blocks: tuple of layers. The blocks of the stages after this one, to copy in shape.
+    """
+
+    depth: int
+    num_stages: int
+    data_shape: Shape
+    input_shape: Shape
+    feature_shape: Shape
+    units: int | None
+    later_blocks: tuple[Any, ...]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stage comes after it."""
+        return self.depth == self.num_stages
 
 
 @runtime_checkable

@@ -3,5 +3,6 @@
 from keras_trgl.methods.end_to_end import EndToEnd as EndToEnd
 from keras_trgl.methods.method import LocalMethod as LocalMethod
 from keras_trgl.methods.method import Method as Method
+from keras_trgl.methods.pred_sim import PredSim as PredSim
 from keras_trgl.methods.trgl import TRGL as TRGL
 from keras_trgl.methods.trgl import VanGL as VanGL

@@ -9,41 +9,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.types import StagePlace, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class StagePlace:
-    """Where a stage stands in its network.
-
-    Attributes:
-        depth: int. k, counted from 1.
-        num_stages: int. K.
-        data_shape: tuple. Shape of the network's input, `(None, …)`, batch axis first.
-        input_shape: tuple. Shape of the stage's input, batch axis first.
-        feature_shape: tuple. Shape of the stage's features, batch axis first.
-        units: int or `None`. `units` of the head that was given, where it has some.
-        later_blocks: tuple of layers. The blocks of the stages after this one, to copy in shape.
-    """
-
-    depth: int
-    num_stages: int
-    data_shape: Shape
-    input_shape: Shape
-    feature_shape: Shape
-    units: int | None
-    later_blocks: tuple[Any, ...]
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no stage comes after it."""
-        return self.depth == self.num_stages
-
-
 class StageBatch:
     """One batch, as a stage's loss sees it; what a replica sees, where there are several.
 
-    Args:
+    Attributes:
         stage: the stage's `StagePlace`.
         layers: dict of the method's own layers for this stage.
         inputs: tensor or structure of them, the stage's input, `(batch, …)`.
@@ -56,39 +29,23 @@ class StageBatch:
         layer_losses: dict of scalar tensors that layers added: `"energy"`, the weighted energy,
             where the stage has one, and `"loss_1"`, `"loss_2"`, … for weight decay and users'
             own, in Keras's order.
-        data: tensor or structure of them, the network's input, `(batch, …)`, or `None`.
-        energy: scalar tensor, the plain energy, squared feature units, or `None`.
+        sent_data: the network's input where it was sent along, or `None`; read `data`.
+        found_energy: the plain energy where it was found, or `None`; read `energy`.
         training: bool. Whether the stage trains. Defaults to `True`.
     """
 
-    def __init__(
-        self,
-        stage: StagePlace,
-        layers: Mapping[str, Any],
-        *,
-        inputs: Tensor,
-        features: Tensor,
-        prediction: Tensor,
-        labels: Any,
-        sample_weight: Any,
-        task_loss: Tensor,
-        layer_losses: Mapping[str, Tensor],
-        data: Any = None,
-        energy: Tensor | None = None,
-        training: bool = True,
-    ) -> None:
-        self.stage = stage
-        self.layers = layers
-        self.inputs = inputs
-        self.features = features
-        self.prediction = prediction
-        self.labels = labels
-        self.sample_weight = sample_weight
-        self.task_loss = task_loss
-        self.layer_losses = layer_losses
-        self.training = training
-        self._data = data
-        self._energy = energy
+    stage: StagePlace
+    layers: Mapping[str, Any]
+    inputs: Tensor
+    features: Tensor
+    prediction: Tensor
+    labels: Any
+    sample_weight: Any
+    task_loss: Tensor
+    layer_losses: Mapping[str, Tensor]
+    sent_data: Any = None
+    found_energy: Tensor | None = None
+    training: bool = True
 
     @property
     def data(self) -> Any:
@@ -97,12 +54,12 @@ class StageBatch:
         Raises:
             ValueError: the method did not ask for it.
         """
-        if self._data is None:
+        if self.sent_data is None:
             raise ValueError(
                 f"Stage {self.stage.depth}: `step.data` is sent along only where a method asks. "
                 "Received: a method without it. Set `needs_data = True` in its class."
             )
-        return self._data
+        return self.sent_data
 
     @property
     def energy(self) -> Tensor:
@@ -111,13 +68,13 @@ class StageBatch:
         Raises:
             ValueError: the method did not ask for it.
         """
-        if self._energy is None:
+        if self.found_energy is None:
             raise ValueError(
                 f"Stage {self.stage.depth}: `step.energy` is found only where a method asks. "
                 'Received: a method without it. Set `needs_energy = "mean"` (or "sum") in its '
                 "class."
             )
-        return self._energy
+        return self.found_energy
 
 
 class Method:

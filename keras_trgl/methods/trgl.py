@@ -7,10 +7,10 @@ import keras
 
 from keras_trgl.checks import check_choice, check_positive
 from keras_trgl.energy import REDUCTIONS
-from keras_trgl.methods.method import LocalMethod, StageBatch, StagePlace
+from keras_trgl.methods.method import LocalMethod, StageBatch
 from keras_trgl.registration import public
 from keras_trgl.regularizers.kinetic_energy import KineticEnergy
-from keras_trgl.types import Tensor
+from keras_trgl.types import StagePlace, Tensor
 
 RULES = ("constant", "doubled")
 

@@ -9,9 +9,10 @@ import keras
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.energy import REDUCTIONS
 from keras_trgl.layers.stage import Stage
-from keras_trgl.methods.method import LocalMethod, StagePlace
+from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.placement import Placement
 from keras_trgl.seeds import BLOCK, HEAD, METHOD_LAYER, fill_seeds
+from keras_trgl.types import StagePlace
 
 
 def pick_seed(seed: int | None) -> int:

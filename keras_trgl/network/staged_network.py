@@ -10,10 +10,10 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.stage import Stage
-from keras_trgl.methods.method import LocalMethod, StagePlace
+from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.ownership import own_heads, own_method_layers, own_stages, own_wrapper
 from keras_trgl.network.truncate import all_exits_model, truncated_model
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.types import Shape, StagePlace, Tensor
 
 
 @dataclasses.dataclass

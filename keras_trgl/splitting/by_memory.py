@@ -15,6 +15,7 @@ def by_memory(
     num_stages: int,
     head: Any = None,
     input_shape: Shape | None = None,
+    method: Any = None,
 ) -> list[int]:
     """Give stage sizes whose largest memory is least.
 
@@ -30,6 +31,8 @@ def by_memory(
             Defaults to `None`.
         input_shape: tuple without the batch axis. `None` asks the first block, which blocks of
             `architectures` answer. Defaults to `None`.
+        method: `LocalMethod` whose heads and nets are counted with the stages that get them, or
+            `None`. Defaults to `None`.
 
     Returns:
         List of K ints that sum to `len(blocks)`.
@@ -49,4 +52,5 @@ def by_memory(
     check_split(len(blocks), num_stages)
     check_layers(blocks, head)
     shape: Shape = (None, *data_shape(blocks[0], input_shape))
-    return min_max_partition(len(blocks), num_stages, stage_bytes(blocks, head, shape))
+    costs = stage_bytes(blocks, head, shape, method, num_stages)
+    return min_max_partition(len(blocks), num_stages, costs)

@@ -7,7 +7,7 @@ import keras
 
 from keras_trgl.checks import check_integer
 from keras_trgl.splitting.activation_bytes import Counter, Held, bytes_of
-from keras_trgl.types import Shape
+from keras_trgl.types import Shape, StagePlace
 
 IN_FLIGHT = 2
 """Tensors of the largest size that the backward pass holds beside what the forward pass kept."""
@@ -27,20 +27,24 @@ def check_layers(blocks: Sequence[Any], head: Any) -> None:
             )
 
 
-def stage_bytes(blocks: Sequence[Any], head: Any, shape: Shape) -> Callable[[int, int], int]:
+def stage_bytes(
+    blocks: Sequence[Any], head: Any, shape: Shape, method: Any = None, num_stages: int = 1
+) -> Callable[[int, int], int]:
     """Give the function that tells what a stage costs.
 
     Args:
         blocks: list of layers, built or not.
         head: unbuilt layer, or `None`.
         shape: tuple, the data's shape, batch axis included.
+        method: `LocalMethod` whose heads and nets count too, or `None`. Defaults to `None`.
+        num_stages: int. K, which a method may ask for. Defaults to `1`.
 
     Returns:
         Function of (start, end): bytes per example of a stage of blocks start to end − 1.
     """
     held = Held(shape, counted=True)
     inputs, alone, inside, largest, heads = [], [], [], [], []
-    for block in blocks:
+    for end, block in enumerate(blocks, start=1):
         # `inside` a stage a block keeps its input unless the block before did; as the first of
         # a stage it does not count it, since the stage's input is held in any case.
         size, before = bytes_of(block, held.shape), held.counted
@@ -50,7 +54,8 @@ def stage_bytes(blocks: Sequence[Any], head: Any, shape: Shape) -> Callable[[int
         inside.append(counter.bytes)
         alone.append(counter.bytes - (size if held.counted and not before else 0))
         largest.append(counter.largest)
-        heads.append(_head_bytes(head, output))
+        place = _place(blocks, end, head, shape, output.shape, num_stages)
+        heads.append(_beside_bytes(method, place, head, output))
         held = output
 
     def cost(start: int, end: int) -> int:
@@ -81,13 +86,32 @@ def data_shape(first: Any, input_shape: Shape | None) -> Shape:
     return tuple(expected)
 
 
-def _head_bytes(head: Any, features: Held) -> int:
-    if head is None:
-        return 0
-    copy = type(head).from_config(head.get_config())
-    if not copy.built:
-        copy.build(features.shape)
+def _place(
+    blocks: Sequence[Any], end: int, head: Any, data: Shape, features: Shape, num_stages: int
+) -> StagePlace:
+    """Give where a stage that ends before block `end` stands, as far as the split tells."""
+    # How many stages come before is not known while sizes are sought: the first, or the last.
+    depth = num_stages if end == len(blocks) else 1
+    later = tuple(blocks[end:])
+    return StagePlace(
+        depth, num_stages, data, features, features, getattr(head, "units", None), later
+    )
+
+
+def _beside_bytes(method: Any, place: StagePlace, head: Any, features: Held) -> int:
+    """Give the bytes that a stage's head and its method's nets keep."""
+    beside: list[tuple[Any, Shape]] = []
+    if head is not None:
+        own = head if head.built else type(head).from_config(head.get_config())
+        own = own if method is None else method.stage_head(place, own)
+        beside.append((own, place.feature_shape))
+    for entry in () if method is None else method.stage_layers(place).values():
+        beside.append(entry if isinstance(entry, tuple) else (entry, place.feature_shape))
     counter = Counter()
-    # What the head keeps of the features is the head's, and not the next block's.
-    counter.walk([copy], Held(features.shape, features.counted))
+    for layer, shape in beside:
+        if not layer.built:
+            layer.build(shape)
+        # What it keeps of the features is its own, and not the next block's.
+        is_features = tuple(shape) == tuple(place.feature_shape)
+        counter.walk([layer], Held(tuple(shape), is_features and features.counted))
     return counter.bytes

@@ -102,8 +102,8 @@ class StageObjective:
                 sample_weight=sample_weight,
                 task_loss=mean,
                 layer_losses=layer_losses,
-                data=data,
-                energy=self._recorded(energy, task),
+                sent_data=data,
+                found_energy=self._recorded(energy, task),
             )
         )
         losses = self._checked(losses, task)

@@ -5,8 +5,6 @@ there: the strategy, the compile settings, the train function.
 """
 
 import contextlib
-import dataclasses
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,53 +12,21 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.training_data import (
-    TrainingData,
     check_labels,
     check_ready,
-    ordered,
-    split_validation,
 )
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.regime import Regime
-from keras_trgl.regimes.timetable import Timetable
-from keras_trgl.seeds import DATA, PICKS, derive_seed
-from keras_trgl.training.compiled_steps import CompiledSteps, readable_errors
-from keras_trgl.training.given_callbacks import GivenCallbacks, has
+from keras_trgl.training.compiled_steps import CompiledSteps
+from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.stage_step import check_label_range
 from keras_trgl.training.subclass_hooks import SubclassHooks
-from keras_trgl.training.training_run import Feed, TrainingRun
+from keras_trgl.training.training_run import TrainingRun
 
 SETTINGS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 """Arguments of `compile` that every exit gets."""
-
-
-@dataclasses.dataclass
-class FitArguments:
-    """The arguments of `keras.Model.fit`, as the user gave them; see there."""
-
-    x: Any
-    y: Any
-    batch_size: int | None
-    epochs: int | None
-    verbose: Any
-    callbacks: Any
-    validation_split: float
-    validation_data: Any
-    shuffle: bool
-    class_weight: Any
-    sample_weight: Any
-    initial_epoch: int
-    steps_per_epoch: int | None
-    validation_steps: int | None
-    validation_batch_size: int | None
-    validation_freq: Any
-
-    @classmethod
-    def of(cls, local: dict[str, Any]) -> "FitArguments":
-        """Pick them from the local variables of `fit`, which has a parameter for each."""
-        return cls(**{field.name: local[field.name] for field in dataclasses.fields(cls)})
 
 
 class Trainer:
@@ -73,6 +39,8 @@ class Trainer:
         base: the class whose methods are no override of the user's.
 
     Attributes:
+        network: as given.
+        regime: as given.
         steps: the stages' compiled steps; none before `compile`.
         run: where a call of `fit` stands, or `None` outside one.
     """
@@ -84,9 +52,8 @@ class Trainer:
         self.run: TrainingRun | None = None
         self.hooks = SubclassHooks(model, base)
         self._model = model
-        self._network = network
-        self._regime = regime
-        self._timetable = Timetable(regime, network.num_stages)
+        self.network = network
+        self.regime = regime
         self._evaluating = False
 
     def compile(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +62,7 @@ class Trainer:
         Args:
             given: the local variables of the model's `compile`, with a name for each argument.
         """
-        network, optimizer = self._network, given["optimizer"]
+        network, optimizer = self.network, given["optimizer"]
         settings = {name: given[name] for name in SETTINGS}
         loop = {name: given[name] for name in ("run_eagerly", "steps_per_execution")}
         # "auto" is off: XLA orders the stages as it likes, and memory is not saved.
@@ -112,7 +79,7 @@ class Trainer:
 
     def settle(self) -> None:
         """Move what was made before the stages' devices were known."""
-        self.steps.settle(self._network.placement)
+        self.steps.settle(self.network.placement)
 
     def task_loss(self, **asked: Any) -> Any:
         """Give the compiled loss of the exit that speaks now, or of the last depth.
@@ -134,7 +101,7 @@ class Trainer:
     def key(self) -> tuple[Any, ...]:
         """The stages that step, and the one that batches enter at."""
         if self.run is None:
-            return self._regime.plan(self._network.num_stages), 0
+            return self.regime.plan(self.network.num_stages), 0
         return self.run.key
 
     @property
@@ -143,7 +110,7 @@ class Trainer:
 
         A single batch outside `fit` goes through all stages of the parallel regime at once.
         """
-        in_fit = self.run is not None or isinstance(self._regime, Buffered)
+        in_fit = self.run is not None or isinstance(self.regime, Buffered)
         return self.steps.stored if in_fit else None
 
     def train_on(self, data: Any) -> dict[str, Any]:
@@ -160,7 +127,7 @@ class Trainer:
             if k in plan:
                 features = step.train((features, *rest), hands_on=k < max(plan))
             else:
-                features = step.pass_on(features, training=self._regime.frozen == "train")
+                features = step.pass_on(features, training=self.regime.frozen == "train")
         if self.hooks.overrides_metrics:
             told = self.hooks.metrics(step.exit, given, y, step.prediction, sample_weight)
         return {**self.results(), **told}
@@ -180,7 +147,7 @@ class Trainer:
 
     def results(self) -> dict[str, Any]:
         """Give the last depth's loss and metrics, every stage's, and a subclass's own."""
-        plan = range(self._network.num_stages) if self._evaluating else self.key[0]
+        plan = range(self.network.num_stages) if self._evaluating else self.key[0]
         results = self.steps.results(not self._evaluating, plan)
         for metric in self.own_metrics:
             value = metric.result()
@@ -257,7 +224,7 @@ class Trainer:
     @property
     def units(self) -> int:
         """Numbers in a prediction of the last depth."""
-        return int(self._network.output_shape(self._network.input_shape or ())[-1] or 0)
+        return int(self.network.output_shape(self.network.input_shape or ())[-1] or 0)
 
     def check_labels(self, y: Any, where: str) -> None:
         """Raise if class indices in an array are out of range.
@@ -311,161 +278,6 @@ class Trainer:
             "optimizer": list(model.optimizer.variables),
             "stores": [] if stored is None else stored.variables,
         }
-
-    @contextlib.contextmanager
-    def fitting(self, given: FitArguments, callbacks: GivenCallbacks) -> Iterator[dict[str, Any]]:
-        """Prepare a call of `fit`, and give the arguments for Keras's own.
-
-        Args:
-            given: the user's arguments.
-            callbacks: the user's callbacks.
-
-        Raises:
-            ValueError: labels out of range, `epochs` that are not the regime's, or a check that
-                failed inside a step.
-        """
-        check_ready(self._model)
-        if given.validation_split and given.validation_data is None:
-            (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
-                (given.x, given.y, given.sample_weight), given.validation_split
-            )
-        self.check_labels(given.y, "y")
-        self._check_validation(given.validation_data)
-        place = (given.initial_epoch, 0)
-        if callbacks.backup is not None:
-            place = callbacks.backup.open(callbacks.others) or place
-        if not given.initial_epoch or place != (given.initial_epoch, 0):
-            self._timetable = Timetable(self._regime, self._network.num_stages)
-        epochs = self._timetable.check_epochs(given.epochs)
-        data = self._ordered(given, place, callbacks.backup)
-        self._prepare(data, callbacks, goes_on=place != (0, 0))
-        self.run = self._new_run(data, callbacks)
-        try:
-            with readable_errors():
-                yield {
-                    "x": data.x,
-                    "y": data.y,
-                    "epochs": epochs,
-                    "verbose": given.verbose,
-                    "callbacks": callbacks.all_for(self._model, given.verbose),
-                    "validation_data": given.validation_data,
-                    "shuffle": False,
-                    "class_weight": data.class_weight,
-                    "sample_weight": data.sample_weight,
-                    "initial_epoch": place[0],
-                    "steps_per_epoch": data.steps_per_epoch,
-                    "validation_steps": given.validation_steps,
-                    "validation_batch_size": given.validation_batch_size or given.batch_size,
-                    "validation_freq": given.validation_freq,
-                }
-        finally:
-            self.run.feed.close()
-            self.run = None
-
-    def _ordered(self, given: FitArguments, place: tuple[int, int], backup: Any) -> TrainingData:
-        data = ordered(
-            (given.x, given.y, given.sample_weight),
-            batch_size=given.batch_size,
-            shuffle=given.shuffle,
-            steps_per_epoch=given.steps_per_epoch,
-            first=place,
-            seed=derive_seed(self._network.seed, DATA),
-            keeps_place=backup is not None and not self._has_replicas,
-            class_weight=given.class_weight,
-        )
-        if backup is not None and not data.is_replayable:
-            warnings.warn(
-                "The place in these data cannot be saved: a restored run goes on from the first "
-                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
-                "`tf.data.Dataset` of known length without Python functions.",
-                # The caller of `fit`: through the context manager's two frames, and `fit` itself.
-                stacklevel=5,
-            )
-        return data
-
-    def _new_run(self, data: TrainingData, callbacks: GivenCallbacks) -> TrainingRun:
-        model, multiplier = self._model, callbacks.multiplier
-        feed = Feed(
-            data,
-            model.steps_per_execution,
-            self._regime.cache,
-            model.distribute_strategy,
-            self.steps.needs_data,
-        )
-        return TrainingRun(
-            self._timetable,
-            self.steps,
-            self._regime,
-            feed,
-            data.steps_per_epoch,
-            model.steps_per_execution,
-            None if multiplier is None else multiplier.initial,
-            self._move_idle,
-        )
-
-    def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
-        """Move stages to where the regime has them, and trace anew if any moved."""
-        model = self._model
-        if self.steps.place(plan, device, model.optimizer):
-            model.train_function = model.test_function = model.predict_function = None
-            model.make_train_function()
-
-    @property
-    def _has_replicas(self) -> bool:
-        """Whether the model was made under a strategy of replicas, which may be one."""
-        with self._model.distribute_strategy.scope():
-            return bool(tf.distribute.has_strategy()) and self._network.placement.strategy is None
-
-    def _check_validation(self, validation_data: Any) -> None:
-        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
-            self.check_labels(validation_data[1], "validation labels")
-        stop = self._regime.stop
-        if validation_data is None and stop is not None and stop.monitor.startswith("val_"):
-            raise ValueError(
-                f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
-                "validation_data=None. Pass them to `fit`, or watch 'loss'."
-            )
-
-    def _prepare(self, data: TrainingData, callbacks: GivenCallbacks, goes_on: bool) -> None:
-        """Make what steps need before the first one, and forget traces of other settings."""
-        model, placement = self._model, self._network.placement
-        stops = has(callbacks.given, keras.callbacks.TerminateOnNaN)
-        schemes = []
-        if callbacks.multiplier is not None:
-            depths = range(1, self._network.num_stages + 1)
-            schemes = [callbacks.multiplier.scheme(depth) for depth in depths]
-        changed = [
-            self.steps.set_raise_on_nan(not stops and not model.jit_compile),
-            self.steps.set_multiplier(schemes),
-        ]
-        # A PyDataset is asked for a batch only where shapes must be known.
-        wants = isinstance(self._regime, Buffered) or self._timetable.total_epochs is not None
-        wants = wants or placement.strategy is not None or self.steps.seeks_loss_names
-        wants = wants or callbacks.backup is not None
-        spec = data.first_spec() if wants else data.element_spec
-        self._build(spec)
-        seed = derive_seed(self._network.seed, PICKS)
-        with model.distribute_strategy.scope():
-            size = getattr(data.source, "batch_size", None)
-            goes_on = goes_on and isinstance(self._regime, Buffered)
-            changed.append(
-                self.steps.use_stores(self._regime, spec, seed, size, goes_on, placement.skews)
-            )
-        if any(changed):
-            model.train_function = None
-        if model.built and spec is not None and not tf.distribute.has_strategy():
-            self.steps.make_metrics(spec, self._network.prediction_shapes)
-        self.find_loss_names(spec)
-
-    def _build(self, spec: Any) -> None:
-        """Build model and optimizers, where the shapes are known and they are not built yet."""
-        model = self._model
-        with model.distribute_strategy.scope():
-            if spec is not None and not model.built:
-                x = keras.utils.unpack_x_y_sample_weight(spec)[0]
-                model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
-            if model.built and not model.optimizer.built:
-                model.optimizer.build([])
 
     def find_loss_names(self, spec: Any) -> None:
         """Learn what the method logs, before a step is traced.

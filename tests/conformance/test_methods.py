@@ -7,9 +7,17 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import TRGL, EndToEnd, VanGL
+from keras_trgl.methods import TRGL, EndToEnd, PredSim, VanGL
 
-METHODS = {"trgl": TRGL(0.5), "trgl_sum": TRGL(50.0, "sum"), "vangl": VanGL(), "e2e": EndToEnd()}
+METHODS = {
+    "trgl": TRGL(0.5),
+    "trgl_sum": TRGL(50.0, "sum"),
+    "vangl": VanGL(),
+    "pred_sim": PredSim(0.9),
+    "e2e": EndToEnd(),
+}
+FURTHER = {"pred_sim": ("similarity",)}
+"""Terms that a method logs beside the task loss and the energy."""
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 3, 16)
@@ -67,9 +75,11 @@ def test_objective_is_what_the_method_says(name):
             # Logged only where there is one.
             energy = logs.get(f"stage_{k}_energy", 0.0)
             own = energy / (2 * method.tau) if isinstance(method, TRGL) else 0.0
+            share = 1.0 - getattr(method, "beta", 0.0)
+            further = sum(logs[f"stage_{k}_{name}"] for name in FURTHER.get(name, ()))
             assert (energy > 0) == isinstance(method, TRGL)
             assert logs[f"stage_{k}_objective"] == pytest.approx(
-                logs[f"stage_{k}_loss"] + own, rel=1e-5
+                share * logs[f"stage_{k}_loss"] + own + further, rel=1e-5
             )
 
 

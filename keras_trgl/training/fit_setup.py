@@ -1,0 +1,222 @@
+"""One call of `fit`: the data in an order to replay, what steps need before the first one, the run.
+
+Everything here happens once a call; what happens once a batch is in `trainer`.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.regimes.timetable import Timetable
+from keras_trgl.seeds import DATA, PICKS, derive_seed
+from keras_trgl.training.compiled_steps import readable_errors
+from keras_trgl.training.given_callbacks import GivenCallbacks, has
+from keras_trgl.training.trainer import Trainer
+from keras_trgl.training.training_run import Feed, TrainingRun
+
+
+@dataclasses.dataclass
+class FitArguments:
+    """The arguments of `keras.Model.fit`, as the user gave them; see there."""
+
+    x: Any
+    y: Any
+    batch_size: int | None
+    epochs: int | None
+    verbose: Any
+    callbacks: Any
+    validation_split: float
+    validation_data: Any
+    shuffle: bool
+    class_weight: Any
+    sample_weight: Any
+    initial_epoch: int
+    steps_per_epoch: int | None
+    validation_steps: int | None
+    validation_batch_size: int | None
+    validation_freq: Any
+
+    @classmethod
+    def of(cls, local: dict[str, Any]) -> "FitArguments":
+        """Pick them from the local variables of `fit`, which has a parameter for each."""
+        return cls(**{field.name: local[field.name] for field in dataclasses.fields(cls)})
+
+
+class FitSetup:
+    """Prepares calls of `fit` of one model, and keeps its place in the regime between them.
+
+    Args:
+        model: the model, whose Keras settings count.
+        trainer: what trains it.
+    """
+
+    def __init__(self, model: keras.Model, trainer: Trainer) -> None:
+        self._model = model
+        self._trainer = trainer
+        self._network = trainer.network
+        self._regime = trainer.regime
+        self._timetable = Timetable(trainer.regime, trainer.network.num_stages)
+
+    @contextlib.contextmanager
+    def running(self, given: FitArguments, callbacks: GivenCallbacks) -> Iterator[dict[str, Any]]:
+        """Prepare a call of `fit`, and give the arguments for Keras's own.
+
+        Args:
+            given: the user's arguments.
+            callbacks: the user's callbacks.
+
+        Raises:
+            ValueError: labels out of range, `epochs` that are not the regime's, or a check that
+                failed inside a step.
+        """
+        check_ready(self._model)
+        if given.validation_split and given.validation_data is None:
+            (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
+                (given.x, given.y, given.sample_weight), given.validation_split
+            )
+        self._trainer.check_labels(given.y, "y")
+        self._check_validation(given.validation_data)
+        place = (given.initial_epoch, 0)
+        if callbacks.backup is not None:
+            place = callbacks.backup.open(callbacks.others) or place
+        if not given.initial_epoch or place != (given.initial_epoch, 0):
+            self._timetable = Timetable(self._regime, self._network.num_stages)
+        epochs = self._timetable.check_epochs(given.epochs)
+        data = self._ordered(given, place, callbacks.backup)
+        self._prepare(data, callbacks, goes_on=place != (0, 0))
+        self._trainer.run = self._new_run(data, callbacks)
+        try:
+            with readable_errors():
+                yield {
+                    "x": data.x,
+                    "y": data.y,
+                    "epochs": epochs,
+                    "verbose": given.verbose,
+                    "callbacks": callbacks.all_for(self._model, given.verbose),
+                    "validation_data": given.validation_data,
+                    "shuffle": False,
+                    "class_weight": data.class_weight,
+                    "sample_weight": data.sample_weight,
+                    "initial_epoch": place[0],
+                    "steps_per_epoch": data.steps_per_epoch,
+                    "validation_steps": given.validation_steps,
+                    "validation_batch_size": given.validation_batch_size or given.batch_size,
+                    "validation_freq": given.validation_freq,
+                }
+        finally:
+            self._trainer.run.feed.close()
+            self._trainer.run = None
+
+    def _ordered(self, given: FitArguments, place: tuple[int, int], backup: Any) -> TrainingData:
+        data = ordered(
+            (given.x, given.y, given.sample_weight),
+            batch_size=given.batch_size,
+            shuffle=given.shuffle,
+            steps_per_epoch=given.steps_per_epoch,
+            first=place,
+            seed=derive_seed(self._network.seed, DATA),
+            keeps_place=backup is not None and not self._has_replicas,
+            class_weight=given.class_weight,
+        )
+        if backup is not None and not data.is_replayable:
+            warnings.warn(
+                "The place in these data cannot be saved: a restored run goes on from the first "
+                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
+                "`tf.data.Dataset` of known length without Python functions.",
+                # The caller of `fit`: through the context manager's two frames, and `fit` itself.
+                stacklevel=5,
+            )
+        return data
+
+    def _new_run(self, data: TrainingData, callbacks: GivenCallbacks) -> TrainingRun:
+        model, multiplier = self._model, callbacks.multiplier
+        feed = Feed(
+            data,
+            model.steps_per_execution,
+            self._regime.cache,
+            model.distribute_strategy,
+            self._trainer.steps.needs_data,
+        )
+        return TrainingRun(
+            self._timetable,
+            self._trainer.steps,
+            self._regime,
+            feed,
+            data.steps_per_epoch,
+            model.steps_per_execution,
+            None if multiplier is None else multiplier.initial,
+            self._move_idle,
+        )
+
+    def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
+        """Move stages to where the regime has them, and trace anew if any moved."""
+        model = self._model
+        if self._trainer.steps.place(plan, device, model.optimizer):
+            model.train_function = model.test_function = model.predict_function = None
+            model.make_train_function()
+
+    @property
+    def _has_replicas(self) -> bool:
+        """Whether the model was made under a strategy of replicas, which may be one."""
+        with self._model.distribute_strategy.scope():
+            return bool(tf.distribute.has_strategy()) and self._network.placement.strategy is None
+
+    def _check_validation(self, validation_data: Any) -> None:
+        if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
+            self._trainer.check_labels(validation_data[1], "validation labels")
+        stop = self._regime.stop
+        if validation_data is None and stop is not None and stop.monitor.startswith("val_"):
+            raise ValueError(
+                f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
+                "validation_data=None. Pass them to `fit`, or watch 'loss'."
+            )
+
+    def _prepare(self, data: TrainingData, callbacks: GivenCallbacks, goes_on: bool) -> None:
+        """Make what steps need before the first one, and forget traces of other settings."""
+        model, placement = self._model, self._network.placement
+        stops = has(callbacks.given, keras.callbacks.TerminateOnNaN)
+        schemes = []
+        if callbacks.multiplier is not None:
+            depths = range(1, self._network.num_stages + 1)
+            schemes = [callbacks.multiplier.scheme(depth) for depth in depths]
+        changed = [
+            self._trainer.steps.set_raise_on_nan(not stops and not model.jit_compile),
+            self._trainer.steps.set_multiplier(schemes),
+        ]
+        # A PyDataset is asked for a batch only where shapes must be known.
+        wants = isinstance(self._regime, Buffered) or self._timetable.total_epochs is not None
+        wants = wants or placement.strategy is not None or self._trainer.steps.seeks_loss_names
+        wants = wants or callbacks.backup is not None
+        spec = data.first_spec() if wants else data.element_spec
+        self._build(spec)
+        seed = derive_seed(self._network.seed, PICKS)
+        with model.distribute_strategy.scope():
+            size = getattr(data.source, "batch_size", None)
+            goes_on = goes_on and isinstance(self._regime, Buffered)
+            changed.append(
+                self._trainer.steps.use_stores(
+                    self._regime, spec, seed, size, goes_on, placement.skews
+                )
+            )
+        if any(changed):
+            model.train_function = None
+        if model.built and spec is not None and not tf.distribute.has_strategy():
+            self._trainer.steps.make_metrics(spec, self._network.prediction_shapes)
+        self._trainer.find_loss_names(spec)
+
+    def _build(self, spec: Any) -> None:
+        """Build model and optimizers, where the shapes are known and they are not built yet."""
+        model = self._model
+        with model.distribute_strategy.scope():
+            if spec is not None and not model.built:
+                x = keras.utils.unpack_x_y_sample_weight(spec)[0]
+                model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
+            if model.built and not model.optimizer.built:
+                model.optimizer.build([])
