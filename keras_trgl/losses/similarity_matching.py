@@ -11,8 +11,14 @@ from keras_trgl.types import Tensor
 SAFE = 1e-8
 """Added to a row's norm, as in the published code."""
 
-ROOT = 1e-12
-"""Inside roots: the gradient of a root at a row without variance is 0/0 without it."""
+LEAST = 1e-12
+"""A sum of squares below it counts as none: a root's gradient there is 0/0, or beyond float16."""
+
+
+def _root(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the root where there is something to take it of, else 1; and where there is."""
+    alive = squares > LEAST
+    return ops.sqrt(ops.where(alive, squares, ops.ones_like(squares))), alive
 
 
 def similarity(x: Tensor) -> Tensor:
@@ -32,11 +38,12 @@ def similarity(x: Tensor) -> Tensor:
     if len(x.shape) == 4 and x.shape[-1] > 3 and x.shape[1] > 1:
         positions = x.shape[1] * x.shape[2]
         spread = ops.var(x, axis=(1, 2)) * (positions / (positions - 1))
-        x = ops.sqrt(spread + ROOT)
+        root, alive = _root(spread)
+        x = ops.where(alive, root, ops.zeros_like(root))
     else:
         x = ops.reshape(x, (ops.shape(x)[0], -1))
     x = x - ops.mean(x, axis=1, keepdims=True)
-    norm = ops.sqrt(ops.sum(ops.square(x), axis=1, keepdims=True) + ROOT)
+    norm, _ = _root(ops.sum(ops.square(x), axis=1, keepdims=True))
     x = x / (SAFE + norm)
     return ops.clip(ops.matmul(x, ops.transpose(x)), -1.0, 1.0)
 
