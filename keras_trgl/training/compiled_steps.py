@@ -225,6 +225,12 @@ class CompiledSteps:
                 "between stages are stored. Received: data that do not tell. Pass arrays, a "
                 "`tf.data.Dataset`, a `PyDataset` or a generator."
             )
+        if any(step.hooks.overrides_metrics for step in self.steps):
+            raise ValueError(
+                "An override of `compute_metrics` speaks of one batch, and stages with stores "
+                "between them work on several. Received: a subclass with one. Use `Parallel()` on "
+                "one device, or `compile(metrics=…)`, which every stage has."
+            )
         stored = before
         if stored is None or stored.regime is not regime:
             if is_buffered and regime.order != "skewed":
