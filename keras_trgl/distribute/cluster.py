@@ -98,8 +98,9 @@ def _join(addresses: list[str], own: tuple[str, int], timeout: float) -> str:
             _waiting[:] = [box]
             raise ConnectionError(
                 f"The workers must answer within {timeout} seconds. Received: no answer from one "
-                f"of {', '.join(addresses)}. See that each is a worker of `keras_trgl.distribute.worker`, "
-                "then start this process anew: TensorFlow waits for the answer still."
+                f"of {', '.join(addresses)}. See that each is a worker of "
+                "`keras_trgl.distribute.worker`, then start this process anew: TensorFlow waits "
+                "for the answer still."
             ) from error
         if not went_well:
             raise ConnectionError(
