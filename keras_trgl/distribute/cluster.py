@@ -1,6 +1,8 @@
 """Workers in other processes: how a coordinator connects to them, and starts some of its own."""
 
+import contextlib
 import queue
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -105,7 +107,7 @@ def _join(addresses: list[str], own: tuple[str, int], timeout: float) -> str:
         if not went_well:
             raise ConnectionError(
                 f"The workers must take the connection. Received from {', '.join(addresses)}: "
-                f"{str(result).splitlines()[0]} See that each is a worker of "
+                f"{str(result).splitlines()[0].rstrip('.')}. See that each is a worker of "
                 "`keras_trgl.distribute.worker`."
             ) from result
     return place
@@ -168,12 +170,12 @@ def _checked(workers: Sequence[str]) -> list[str]:
 
 def _split(address: Any, name: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    is_ascii_number = port.isascii() and port.isdigit()
     bare = host.removeprefix("[").removesuffix("]")
-    if not bare or not is_ascii_number or not 0 < int(port) < 65536 or "/" in host:
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not bare or not is_port or re.search(r"[\s/,@]", host):
         raise (ValueError if isinstance(address, str) else TypeError)(
             f"`{name}` must be given as 'host:port', as in '10.0.0.2:7000'. Received: {address!r}. "
-            "A worker says its own when it starts."
+            "A worker says its own as it starts; this machine's is one with a free port."
         )
     if ":" in bare and bare == host:
         raise ValueError(
@@ -201,22 +203,47 @@ _taken: list[str] = []
 
 def _own_address(workers: Sequence[str], given: str | None) -> tuple[str, int]:
     """Give host and port of this process's own server; port 0 is for a free one."""
-    if given is not None:
-        own = _split(given, "coordinator_address")
-        if _taken and own != _split(_taken[0], "coordinator_address"):
+    hosts = {one: _split(one, "workers")[0] for one in workers}
+    if given is None:
+        away = [one for one, host in hosts.items() if not is_loopback(host)]
+        if away:
             raise ValueError(
-                "`coordinator_address` must be the same at every call: TensorFlow connects a "
-                f"process again from its first address alone. Received: {given!r} after "
-                f"{_taken[0]!r}. Pass that, or start another process."
+                "`coordinator_address` must be given where workers run on other machines. "
+                f"Received: workers={away}. Pass this machine's address with a port that they can "
+                "reach."
             )
-        return own
-    away = [one for one in workers if not is_loopback(_split(one, "workers")[0])]
+        return _split(_taken[0], "coordinator_address") if _taken else ("127.0.0.1", 0)
+    own = _split(given, "coordinator_address")
+    if given in workers:
+        raise ValueError(
+            "`coordinator_address` must be none of the workers'. Received: "
+            f"{given!r} among both. Pass another port of this machine."
+        )
+    away = [one for one, host in hosts.items() if is_loopback(own[0]) and not _is_here(host)]
     if away:
         raise ValueError(
-            "`coordinator_address` must be given where workers run on other machines. Received: "
-            f"workers={away}. Pass this machine's address with a port that they can reach."
+            "`coordinator_address` must be one that workers on other machines can reach. "
+            f"Received: {given!r} with workers={away}. Pass this machine's own address."
         )
-    return _split(_taken[0], "coordinator_address") if _taken else ("127.0.0.1", 0)
+    if _taken and own != _split(_taken[0], "coordinator_address"):
+        raise ValueError(
+            "`coordinator_address` must be the same at every call: TensorFlow connects a "
+            f"process again from its first address alone. Received: {given!r} after "
+            f"{_taken[0]!r}. Pass that, or start another process."
+        )
+    return own
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine: its addresses can be bound to."""
+    if is_loopback(host):
+        return True
+    with contextlib.suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as one:
+                one.bind(address)
+                return True
+    return False
 
 
 def _check_reachable(addresses: Sequence[str], timeout: float) -> None:

@@ -51,11 +51,7 @@ def serve(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     tf.config.threading.set_intra_op_parallelism_threads(flag.intra_op_threads)
     tf.config.threading.set_inter_op_parallelism_threads(flag.inter_op_threads)
-    try:
-        show_card()
-        server = _listen(flag.host.strip("[]"), flag.port)
-    except (OSError, tf.errors.OpError) as error:
-        sys.exit(f"No worker was started. {error}")
+    server = _started(flag.host.strip("[]"), flag.port)
     address = server.target.removeprefix("grpc://")
     sys.stdout.write(
         f"{LISTENS}{address}, TensorFlow {tf.__version__}; the protocol has no authentication\n"
@@ -66,6 +62,15 @@ def serve(argv: list[str]) -> None:
         sys.stdin.read()
     else:
         server.join()
+
+
+def _started(host: str, port: int) -> Any:
+    """Start a worker's server, or end the process with a sentence."""
+    try:
+        show_card()
+        return _listen(host, port)
+    except (OSError, tf.errors.OpError) as error:
+        sys.exit(f"No worker was started. {error}")
 
 
 def _listen(host: str, port: int) -> Any:

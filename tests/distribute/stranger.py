@@ -1,8 +1,8 @@
 """Knocks on one port of this machine, again and again, and tells how often TensorFlow answered.
 
-`python tests/distribute/stranger.py HOST PORT` says "ready", knocks until its standard input closes,
-one minute or 100,000 knocks at most, and prints how often it "knocked", was "connected", and
-"answered". A server of gRPC answers a greeting before it takes any call.
+`python tests/distribute/stranger.py HOST PORT` says "ready", knocks until its standard input
+closes, one minute or 100,000 knocks at most, and prints how often it "knocked", was "connected",
+and "answered". A server of gRPC answers a greeting before it takes any call.
 """
 
 import json
