@@ -1,5 +1,8 @@
 """Workers in other processes: how a coordinator connects to them, and starts some of its own."""
 
+import contextlib
+import queue
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -8,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.checks import check_positive
-from keras_trgl.distribute.loopback import is_loopback, keep_to_loopback
-from keras_trgl.distribute.lost_device import silent, start
-from keras_trgl.distribute.worker_card import read_card
+from keras_trgl.distribute.loopback import is_loopback, loopback_only, open_to_all
+from keras_trgl.distribute.lost_device import QUICK, silent, start
+from keras_trgl.distribute.worker_card import read_card, sign_card
 from keras_trgl.registration import public
 
 JOB, COORDINATOR = "worker", "chief"
@@ -38,9 +41,14 @@ def connect(
         List of full device names, one per worker: its first GPU, or its CPU.
 
     Raises:
+        TypeError: `workers` is no list of str.
         ValueError: an address that is none, given twice, or of this machine only where a worker
-            is elsewhere; a worker with another TensorFlow.
-        ConnectionError: a worker that is not reachable, or does not answer.
+            is elsewhere; another address of the coordinator than before; a worker with another
+            TensorFlow.
+        ConnectionError: a worker that is not reachable, does not answer, or serves another
+            coordinator.
+        OSError: the coordinator's port is taken, or cannot be kept to this machine as 127.0.0.1
+            asks for. Nobody else reaches it then either.
 
     Example:
         >>> import keras_trgl as trgl
@@ -51,24 +59,9 @@ def connect(
     """
     check_positive("timeout", timeout, "In seconds.")
     addresses = _checked(workers)
-    own = coordinator_address or _free_address(addresses)
-    _split(own, "coordinator_address")
+    own = _own_address(addresses, coordinator_address)
     _check_reachable(addresses, timeout)
-    cluster = tf.train.ClusterSpec({JOB: addresses, COORDINATOR: [own]})
-    box = start(_connect, cluster)
-    try:
-        went_well, result = box.get(timeout=timeout)
-    except Exception as error:
-        raise ConnectionError(
-            f"The workers must answer within {timeout} seconds. Received: no answer from one of "
-            f"{', '.join(addresses)}. See that each is a worker of `keras_trgl.distribute.worker`."
-        ) from error
-    if not went_well:
-        raise ConnectionError(
-            f"No connection to the workers {', '.join(addresses)}. Received: {result}"
-        ) from result
-    if is_loopback(own.rpartition(":")[0]):
-        keep_to_loopback(int(own.rpartition(":")[2]))
+    place = _join(addresses, own, timeout)
     devices = [_lent(task) for task in range(len(addresses))]
     _addresses.clear()
     _addresses.update(zip(devices, addresses, strict=True))
@@ -76,14 +69,73 @@ def connect(
     if mute:
         named = ", ".join(addresses[devices.index(one)] for one in mute)
         raise ConnectionError(f"A worker must answer within {timeout} seconds. Received: {named}.")
+    cards = {device: read_card(device) for device in devices}
     for address, device in zip(addresses, devices, strict=True):
-        version = read_card(device).get("tensorflow", tf.__version__)
-        if version != tf.__version__:
-            raise ValueError(
-                f"Workers must run the coordinator's TensorFlow, {tf.__version__}. Received: "
-                f"{version} at {address}. Install the same version there."
-            )
+        _check_card(cards[device], address, place)
+    for device in devices:
+        sign_card(device, cards[device], place)
     return devices
+
+
+def _join(addresses: list[str], own: tuple[str, int], timeout: float) -> str:
+    """Let TensorFlow connect, with its own server shut to others as it must be; give its address.
+
+    Raises:
+        ConnectionError: TensorFlow could not, or not in time.
+        OSError: the server's port is taken, or cannot be shut.
+    """
+    if _waiting and _waiting[0].empty():
+        raise ConnectionError(
+            "A process must be started anew while TensorFlow waits for a worker that does not "
+            "answer. Received: a call after one that had no answer."
+        )
+    host, port = own
+    with loopback_only(port) if is_loopback(host) else open_to_all(port) as port:
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        box = start(_connect, tf.train.ClusterSpec({JOB: addresses, COORDINATOR: [place]}))
+        _taken[:] = [place]
+        try:
+            went_well, result = box.get(timeout=timeout)
+        except queue.Empty as error:
+            _waiting[:] = [box]
+            raise ConnectionError(
+                f"The workers must answer within {timeout} seconds. Received: no answer from one "
+                f"of {', '.join(addresses)}. See that each is a worker of "
+                "`keras_trgl.distribute.worker`, then start this process anew: TensorFlow waits "
+                "for the answer still."
+            ) from error
+        if not went_well:
+            raise ConnectionError(
+                f"The workers must take the connection. Received from {', '.join(addresses)}: "
+                f"{str(result).splitlines()[0].rstrip('.')}. See that each is a worker of "
+                "`keras_trgl.distribute.worker`."
+            ) from result
+    return place
+
+
+def _check_card(card: dict[str, Any], address: str, own: str) -> None:
+    """Raise unless a worker has the same TensorFlow, and serves nobody else who is still there."""
+    version = card.get("tensorflow", tf.__version__)
+    if version != tf.__version__:
+        raise ValueError(
+            f"Workers must run the coordinator's TensorFlow, {tf.__version__}. Received: "
+            f"{version} at {address}. Install the same version there."
+        )
+    other = card.get("coordinator", own)
+    if other != own and _is_there(other):
+        raise ConnectionError(
+            f"A worker must serve one coordinator at a time. Received: {address}, which serves the "
+            f"one at {other}. End that one, or start another worker: `python -m "
+            "keras_trgl.distribute.worker --port=…`."
+        )
+
+
+def _is_there(address: str) -> bool:
+    try:
+        socket.create_connection(_split(address, "coordinator"), timeout=QUICK).close()
+    except OSError:
+        return False
+    return True
 
 
 def _connect(cluster: Any) -> None:
@@ -102,11 +154,11 @@ def _lent(task: int) -> str:
 
 
 def _checked(workers: Sequence[str]) -> list[str]:
-    addresses = [] if isinstance(workers, str) else list(workers)
+    addresses = list(workers) if isinstance(workers, list | tuple) else []
     if not addresses:
-        raise ValueError(
+        raise (ValueError if isinstance(workers, list | tuple | str) else TypeError)(
             "`workers` must be a list of addresses, as in `['10.0.0.2:7000']`. Received: "
-            f"workers={workers!r}."
+            f"workers={workers!r}. `LocalWorkers(2).addresses` is one."
         )
     for address in addresses:
         _split(address, "workers")
@@ -117,12 +169,20 @@ def _checked(workers: Sequence[str]) -> list[str]:
 
 
 def _split(address: Any, name: str) -> tuple[str, int]:
-    host, _, port = str(address).rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(
-            f"`{name}` must be given as 'host:port', as in '10.0.0.2:7000'. Received: {address!r}."
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not bare or not is_port or re.search(r"[\s/,@]", host):
+        raise (ValueError if isinstance(address, str) else TypeError)(
+            f"`{name}` must be given as 'host:port', as in '10.0.0.2:7000'. Received: {address!r}. "
+            "A worker says its own as it starts; this machine's is one with a free port."
         )
-    return host.strip("[]"), int(port)
+    if ":" in bare and bare == host:
+        raise ValueError(
+            f"`{name}` must have an address of IPv6 in brackets, as in '[::1]:7000'. Received: "
+            f"{address!r}."
+        )
+    return bare, int(port)
 
 
 _addresses: dict[str, str] = {}
@@ -134,22 +194,56 @@ def worker_of(device: str) -> str | None:
     return _addresses.get(device)
 
 
-_chosen: list[str] = []
+_waiting: list["queue.Queue[Any]"] = []
+"""Of the last call that had no answer in time. Nothing can wake TensorFlow from such a wait."""
+
+_taken: list[str] = []
 """The coordinator's own address: TensorFlow cannot connect again from another one."""
 
 
-def _free_address(workers: Sequence[str]) -> str:
-    away = [one for one in workers if not is_loopback(_split(one, "workers")[0])]
+def _own_address(workers: Sequence[str], given: str | None) -> tuple[str, int]:
+    """Give host and port of this process's own server; port 0 is for a free one."""
+    hosts = {one: _split(one, "workers")[0] for one in workers}
+    if given is None:
+        away = [one for one, host in hosts.items() if not is_loopback(host)]
+        if away:
+            raise ValueError(
+                "`coordinator_address` must be given where workers run on other machines. "
+                f"Received: workers={away}. Pass this machine's address with a port that they can "
+                "reach."
+            )
+        return _split(_taken[0], "coordinator_address") if _taken else ("127.0.0.1", 0)
+    own = _split(given, "coordinator_address")
+    if given in workers:
+        raise ValueError(
+            "`coordinator_address` must be none of the workers'. Received: "
+            f"{given!r} among both. Pass another port of this machine."
+        )
+    away = [one for one, host in hosts.items() if is_loopback(own[0]) and not _is_here(host)]
     if away:
         raise ValueError(
-            "`coordinator_address` must be given where workers run on other machines. Received: "
-            f"workers={away}. Pass this machine's address with a port that they can reach."
+            "`coordinator_address` must be one that workers on other machines can reach. "
+            f"Received: {given!r} with workers={away}. Pass this machine's own address."
         )
-    if not _chosen:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            _chosen.append(f"127.0.0.1:{free.getsockname()[1]}")
-    return _chosen[0]
+    if _taken and own != _split(_taken[0], "coordinator_address"):
+        raise ValueError(
+            "`coordinator_address` must be the same at every call: TensorFlow connects a "
+            f"process again from its first address alone. Received: {given!r} after "
+            f"{_taken[0]!r}. Pass that, or start another process."
+        )
+    return own
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine: its addresses can be bound to."""
+    if is_loopback(host):
+        return True
+    with contextlib.suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with contextlib.suppress(OSError), socket.socket(family, kind) as one:
+                one.bind(address)
+                return True
+    return False
 
 
 def _check_reachable(addresses: Sequence[str], timeout: float) -> None:

@@ -32,6 +32,8 @@ class LocalWorkers:
         processes: list of `subprocess.Popen`.
 
     Raises:
+        TypeError, ValueError: a number that is none or out of range; `cores` that are not there,
+            or not one set per worker.
         RuntimeError: a worker ended, or said nothing in time; its last words are in the message.
 
     Example:
@@ -51,6 +53,7 @@ class LocalWorkers:
         check_integer("count", count, 1)
         check_integer("threads", threads, 0)
         check_positive("timeout", timeout, "In seconds.")
+        _check_cores(cores, count)
         self._threads = threads
         self._cores = cores
         self._timeout = timeout
@@ -130,6 +133,18 @@ class LocalWorkers:
                 is_known.set()
                 return line.removeprefix(LISTENS).split(",")[0]
             said.append(line)
+
+
+def _check_cores(cores: Any, count: int) -> None:
+    if cores is None:
+        return
+    known = set(range(os.cpu_count() or 1))
+    well = isinstance(cores, list | tuple) and len(cores) == count
+    if not well or not all(isinstance(one, set) and one and one <= known for one in cores):
+        raise ValueError(
+            f"`cores` must be {count} sets of core numbers, one per worker, below {len(known)}. "
+            f"Received: cores={cores!r}. `None` leaves it to the system."
+        )
 
 
 def _end(process: Any) -> None:

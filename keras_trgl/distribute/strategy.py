@@ -1,5 +1,6 @@
 """`StageParallelStrategy`: stage k of a `GreedyModel` on device k."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from keras_trgl.registration import public
 
 SCHEDULES = ("skewed", "synchronous")
 SPLITS = ("memory", "time")
+REMOTE = re.compile(r"/job:(?!localhost)|^[^/]+:\d{4,}$")
+"""Names that speak of another process: a device of a job, or an address."""
 
 
 @public
@@ -49,7 +52,7 @@ class StageParallelStrategy(tf.distribute.Strategy):
         devices: tuple of full names.
 
     Raises:
-        TypeError: a device that is no str.
+        TypeError: devices that are no list, a device that is no str.
         ValueError: an unknown device, one given twice, another word for `stage_devices` or
             `schedule`. At the model: more devices than stages; a layer built elsewhere;
             `jit_compile=True` on several devices.
@@ -72,10 +75,11 @@ class StageParallelStrategy(tf.distribute.Strategy):
         schedule: str = "skewed",
         timeout: float = 60.0,
     ) -> None:
-        if isinstance(devices, str) or not devices:
+        _check_list("devices", devices, "For one device write `['GPU:0']`.")
+        if not devices:
             raise ValueError(
-                "`devices` must be a list of device names. Received: "
-                f"devices={devices!r}. For one device write `['GPU:0']`."
+                "`devices` must name at least one device. Received: "
+                f"devices={devices!r}. For the host write `['CPU:0']`."
             )
         check_choice("schedule", schedule, SCHEDULES)
         check_positive("timeout", timeout, "In seconds.")
@@ -95,10 +99,12 @@ class StageParallelStrategy(tf.distribute.Strategy):
         super().__init__(StageParallelExtended(self, self.devices))
 
     def _checked(self, stage_devices: Any) -> Any:
-        if stage_devices is None or stage_devices in SPLITS:
-            return stage_devices
+        if stage_devices is None:
+            return None
         if isinstance(stage_devices, str):
-            check_choice("stage_devices", stage_devices, SPLITS)
+            check_choice("stage_devices", stage_devices, (*SPLITS, None))
+            return stage_devices
+        _check_list("stage_devices", stage_devices, "`None` shares the devices out.")
         names = tuple(_known(device) for device in stage_devices)
         others = sorted(set(names) - set(self.devices))
         if others:
@@ -181,6 +187,8 @@ class StageParallelStrategy(tf.distribute.Strategy):
         Raises:
             ValueError: the model was made outside the scope.
         """
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`model` must be a `GreedyModel`, made already. Received: {model!r}.")
         placement = getattr(model, "placement", None)
         if placement is None or placement.strategy is not self:
             raise ValueError(
@@ -202,10 +210,34 @@ class StageParallelStrategy(tf.distribute.Strategy):
         }
 
 
+def _check_list(name: str, value: Any, hint: str) -> None:
+    """Raise unless a value is a list or a tuple: stages go by order, which sets have not.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is a str.
+    """
+    if not isinstance(value, list | tuple):
+        raise (ValueError if isinstance(value, str) else TypeError)(
+            f"`{name}` must be a list of device names. Received: {name}={value!r}. {hint}"
+        )
+
+
 def _known(device: Any) -> str:
     if not isinstance(device, str):
-        raise TypeError(f"A device must be a name, as in 'GPU:0'. Received: {device!r}.")
-    return device_name(device)
+        raise TypeError(
+            f"A device must be a name, as in 'GPU:0'. Received: {device!r}. A device of TensorFlow "
+            "has it as `name`; a number is that of no device."
+        )
+    try:
+        return device_name(device)
+    except ValueError as error:
+        if not REMOTE.search(device):
+            raise
+        raise ValueError(
+            f"A worker's device must be one that `connect` gave. Received: {device!r}. Write "
+            "`devices = connect(['10.0.0.2:7000'])`, then `StageParallelStrategy(devices)`."
+        ) from error
 
 
 def _is_in(here: Any, device: str) -> bool:

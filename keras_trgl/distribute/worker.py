@@ -12,11 +12,12 @@ a private network only.
 import signal
 import sys
 import threading
+from typing import Any
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from keras_trgl.distribute.loopback import is_loopback, keep_to_loopback
+from keras_trgl.distribute.loopback import is_loopback, loopback_only, open_to_all
 from keras_trgl.distribute.worker_card import show_card
 
 LISTENS = "listening on "
@@ -50,17 +51,8 @@ def serve(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     tf.config.threading.set_intra_op_parallelism_threads(flag.intra_op_threads)
     tf.config.threading.set_inter_op_parallelism_threads(flag.inter_op_threads)
-    show_card()
-    cluster = tf.train.ClusterSpec({"worker": [f"{flag.host}:{flag.port}"]})
-    server = tf.distribute.Server(cluster, job_name="worker", task_index=0, protocol="grpc")
+    server = _started(flag.host.strip("[]"), flag.port)
     address = server.target.removeprefix("grpc://")
-    if is_loopback(flag.host):
-        keep_to_loopback(int(address.rpartition(":")[2]))
-    else:
-        logging.warning(
-            "This worker is open to the network. Its protocol has neither authentication nor "
-            "encryption: who reaches the port can run anything."
-        )
     sys.stdout.write(
         f"{LISTENS}{address}, TensorFlow {tf.__version__}; the protocol has no authentication\n"
     )
@@ -70,6 +62,33 @@ def serve(argv: list[str]) -> None:
         sys.stdin.read()
     else:
         server.join()
+
+
+def _started(host: str, port: int) -> Any:
+    """Start a worker's server, or end the process with a sentence."""
+    try:
+        show_card()
+        return _listen(host, port)
+    except (OSError, tf.errors.OpError) as error:
+        sys.exit(f"No worker was started. {error}")
+
+
+def _listen(host: str, port: int) -> Any:
+    """Start TensorFlow's server, once it is known who can reach it."""
+    is_shut = is_loopback(host)
+    with loopback_only(port) if is_shut else open_to_all(port) as taken:
+        place = f"[{host}]:{taken}" if ":" in host else f"{host}:{taken}"
+        cluster = tf.train.ClusterSpec({"worker": [place]})
+        server = tf.distribute.Server(
+            cluster, job_name="worker", task_index=0, protocol="grpc", start=False
+        )
+    if not is_shut:
+        logging.warning(
+            "This worker is open to the network. Its protocol has neither authentication nor "
+            "encryption: who reaches the port can run anything."
+        )
+    server.start()
+    return server
 
 
 if __name__ == "__main__":

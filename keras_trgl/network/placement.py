@@ -51,7 +51,7 @@ class Placement:
             if len(wanted) != num_stages:
                 raise ValueError(
                     "`stage_devices` must name a device for every stage. Received: "
-                    f"{len(wanted)} devices for {num_stages} stages."
+                    f"{len(wanted)} devices for {num_stages} stages. `None` shares them out."
                 )
             self.devices = list(wanted)
             return

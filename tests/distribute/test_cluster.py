@@ -3,13 +3,15 @@
 import contextlib
 import os
 import socket
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
+import tensorflow as tf
 
-from keras_trgl.distribute import LocalWorkers, connect, worker_card
-from keras_trgl.distribute.loopback import is_loopback, keep_to_loopback
+from keras_trgl.distribute import LocalWorkers, cluster, connect, worker, worker_card
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="The filter is Linux's.")
 
@@ -38,11 +40,48 @@ def free_port():
         (["10.0.0.2:7000"], {}, "`coordinator_address` must be given where workers run on other"),
         (["127.0.0.1:1"], {"coordinator_address": "me"}, "`coordinator_address` must be given as"),
         (["127.0.0.1:1"], {"timeout": 0}, "`timeout` must be above 0"),
+        (["grpc://10.0.0.2:7000"], {}, "must be given as 'host:port'.*A worker says its own as"),
+        (["10.0.0.2:7000,10.0.0.3:7000"], {}, "must be given as 'host:port'"),
+        ([" 10.0.0.2:7000"], {}, "must be given as 'host:port'"),
+        (["10.0.0.2:\uff17"], {}, "must be given as 'host:port'"),
+        (["10.0.0.2:70000"], {}, "must be given as 'host:port'"),
+        (["CPU:0"], {}, "must be given as 'host:port'"),
+        ([":7000"], {}, "must be given as 'host:port'"),
+        (["::1:7000"], {}, r"IPv6 in brackets, as in '\[::1\]:7000'. Received: '::1:7000'"),
+        (
+            ["127.0.0.1:7000"],
+            {"coordinator_address": "127.0.0.1:7000"},
+            "none of the workers'. Received: '127.0.0.1:7000' among both. Pass another port",
+        ),
+        (
+            ["127.0.0.1:7000", "203.0.113.7:7000"],
+            {"coordinator_address": "[::1]:7001"},
+            r"can reach. Received: '\[::1\]:7001' with workers=\['203.0.113.7.*own address",
+        ),
     ],
 )
 def test_addresses_that_cannot_be_are_refused(workers, options, said):
     with pytest.raises(ValueError, match=said):
         connect(workers, **options)
+
+
+@pytest.mark.parametrize(
+    ("workers", "options", "said"),
+    [
+        (None, {}, "must be a list of addresses.*Received: workers=None"),
+        (7000, {}, "must be a list of addresses"),
+        (LocalWorkers, {}, r"must be a list of addresses.*`LocalWorkers\(2\).addresses` is one"),
+        ({"10.0.0.2:7000"}, {}, "must be a list of addresses"),
+        ([7000], {}, "must be given as 'host:port'.*Received: 7000"),
+        ([("10.0.0.2", 7000)], {}, "must be given as 'host:port'"),
+        (["127.0.0.1:1"], {"coordinator_address": 7001}, "`coordinator_address` must be given as"),
+        (["127.0.0.1:1"], {"timeout": "1"}, "`timeout` must be a number above 0"),
+    ],
+)
+def test_what_is_no_list_of_addresses_is_refused(workers, options, said):
+    with pytest.raises(TypeError, match=said) as error:
+        connect(workers, **options)
+    assert str(error.value).count("\n") < 5
 
 
 def test_a_worker_that_is_not_there_is_named_within_seconds():
@@ -55,97 +94,164 @@ def test_a_worker_that_is_not_there_is_named_within_seconds():
 @pytest.fixture
 def mute_cluster(monkeypatch):
     """Lets `connect` take this process's own CPU for that of a worker."""
-    module = "keras_trgl.distribute.cluster"
-    monkeypatch.setattr(f"{module}._connect", lambda cluster: None)
-    monkeypatch.setattr(f"{module}._lent", lambda task: "/device:CPU:0")
-    monkeypatch.setattr(f"{module}.keep_to_loopback", lambda port: None)
+
+    @contextlib.contextmanager
+    def door(port):
+        yield port or 7001
+
+    monkeypatch.setattr(cluster, "_connect", lambda cluster: None)
+    monkeypatch.setattr(cluster, "_lent", lambda task: "/device:CPU:0")
+    monkeypatch.setattr(cluster, "loopback_only", door)
+    monkeypatch.setattr(cluster, "_taken", [])
+    monkeypatch.setattr(cluster, "_waiting", [])
     return monkeypatch
 
 
 def test_a_server_that_does_not_answer_is_told_apart(mute_cluster):
-    mute_cluster.setattr("keras_trgl.distribute.cluster._connect", lambda _: time.sleep(60))
-    with listening() as address, pytest.raises(ConnectionError, match=f"no answer.*{address}"):
-        connect([address], timeout=0.5)
+    answer = threading.Event()
+    mute_cluster.setattr(cluster, "_connect", lambda _: answer.wait(60))
+    with listening() as address:
+        with pytest.raises(ConnectionError, match=f"no answer.*{address}.*start this process anew"):
+            connect([address], timeout=0.5)
+        with pytest.raises(ConnectionError, match="must be started anew while TensorFlow waits"):
+            connect([address])
+        # One that was only slow is no reason to start anew.
+        answer.set()
+        cluster._waiting[0].put(cluster._waiting[0].get(timeout=5))
+        assert connect([address]) == ["/device:CPU:0"]
+
+
+def test_what_tensorflow_says_of_a_server_that_is_no_worker_is_passed_on(mute_cluster):
+    def fail(_):
+        raise tf.errors.UnavailableError(None, None, "no gRPC.\nA long story.")
+
+    mute_cluster.setattr(cluster, "_connect", fail)
+    with listening() as address:
+        said = f"must take the connection. Received from {address}: no gRPC. See that each is"
+        with pytest.raises(ConnectionError, match=said) as error:
+            connect([address])
+    assert "\n" not in str(error.value)
+
+
+def test_a_process_has_one_address_as_coordinator(mute_cluster):
+    with listening() as address:
+        connect([address], "127.0.0.1:7005")
+        assert connect([address]) == connect([address], "127.0.0.1:7005")
+        said = "same at every call.* Received: '127.0.0.1:7006' after '127.0.0.1:7005'. Pass that"
+        with pytest.raises(ValueError, match=said):
+            connect([address], "127.0.0.1:7006")
+
+
+def test_the_coordinators_port_must_be_free(monkeypatch):
+    monkeypatch.setattr(cluster, "_taken", [])
+    with listening() as address, socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"must be free. Received: port {port}"):
+            connect([address], f"127.0.0.1:{port}")
+    assert cluster._taken == [], "Another one may be tried."
+
+
+@pytest.fixture
+def card():
+    worker_card.show_card()
+    yield
+    os.close(worker_card.DESCRIPTOR)
 
 
 @linux
-def test_a_worker_with_another_tensorflow_is_refused(mute_cluster):
-    try:
-        with listening() as address:
+def test_a_worker_with_another_tensorflow_is_refused(mute_cluster, card):
+    with listening() as address:
+        assert connect([address]) == ["/device:CPU:0"]
+        with pytest.MonkeyPatch.context() as other:
+            other.setattr("tensorflow.__version__", "1.2.3")
             worker_card.show_card()
-            assert connect([address]) == ["/device:CPU:0"]
-            with pytest.MonkeyPatch.context() as other:
-                other.setattr("tensorflow.__version__", "1.2.3")
-                worker_card.show_card()
-            said = f"must run the coordinator's TensorFlow.*Received: 1.2.3 at {address}"
-            with pytest.raises(ValueError, match=said):
-                connect([address])
-    finally:
-        os.close(worker_card.DESCRIPTOR)
-
-
-def own_address():
-    """Give this machine's address on its network, or `None`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        try:
-            one.connect(("10.255.255.255", 1))
-        except OSError:
-            return None
-        return one.getsockname()[0]
-
-
-def reaches(host, port):
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
+        said = f"must run the coordinator's TensorFlow.*Received: 1.2.3 at {address}"
+        with pytest.raises(ValueError, match=said):
+            connect([address])
 
 
 @linux
-def test_a_worker_hears_this_machine_alone():
-    own = own_address()
-    if own is None or is_loopback(own):
-        pytest.skip("This machine has no address but the loopback's.")
+def test_a_worker_serves_one_coordinator_until_that_is_gone(mute_cluster, card):
+    with listening() as address:
+        with listening() as first:
+            assert connect([address], first) == connect([address], first)
+            mute_cluster.setattr(cluster, "_taken", [])
+            said = f"one coordinator at a time. Received: {address}, which .* at {first}. End that"
+            for _ in range(2):
+                with pytest.raises(ConnectionError, match=said):
+                    connect([address], "127.0.0.1:7009")
+        assert connect([address], "127.0.0.1:7009") == ["/device:CPU:0"]
+        assert worker_card.read_card("/device:CPU:0")["coordinator"] == "127.0.0.1:7009"
+
+
+@linux
+def test_a_card_is_no_childs(card):
+    assert not os.get_inheritable(worker_card.DESCRIPTOR)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.multi_device
+def test_a_second_coordinator_is_told_and_the_first_goes_on():
+    code = """
+import sys
+import tensorflow as tf
+import keras_trgl as trgl
+try:
+    device = trgl.distribute.connect(sys.argv[1:], timeout=60.0)[0]
+except ConnectionError as error:
+    sys.exit(f"told: {error}")
+with tf.device(device):
+    total = tf.Variable(0.0)
+for line in iter(sys.stdin.readline, ""):
+    print(total.assign_add(float(line)).numpy(), flush=True)
+"""
     with LocalWorkers(1) as workers:
-        port = int(workers.addresses[0].rpartition(":")[2])
-        assert reaches("127.0.0.1", port)
-        assert not reaches(own, port)
-    assert workers.processes[0].returncode is not None, "Nothing is left behind."
-    assert not reaches("127.0.0.1", port)
+        command = [sys.executable, "-c", code, *workers.addresses]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, bufsize=1, **pipes) as first:
+            try:
+                for wanted in (1.0, 2.0):
+                    first.stdin.write("1\n")
+                    assert float(first.stdout.readline()) == wanted
+                    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                    assert second.returncode == 1
+                    assert f"one coordinator at a time. Received: {workers.addresses[0]}" in (
+                        second.stderr
+                    )
+            finally:
+                first.kill()
+        third = subprocess.run(command, capture_output=True, text=True, timeout=300, input="5\n")
+        assert third.stdout == "5.0\n"
 
 
 @linux
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
-def test_the_filter_lets_nothing_through_but_the_loopback(family):
-    own = own_address()
-    with socket.socket(family) as server:
-        server.bind(("0.0.0.0" if family == socket.AF_INET else "::", 0))
-        server.listen()
-        port = server.getsockname()[1]
-        if own is not None:
-            assert reaches(own, port)
-        keep_to_loopback(port)
-        assert reaches("127.0.0.1", port)
-        assert reaches("127.1.2.3", port)
-        if family == socket.AF_INET6:
-            assert reaches("::1", port)
-        if own is not None and not is_loopback(own):
-            assert not reaches(own, port)
+def test_too_few_descriptors_are_told_before_anything_listens():
+    command = f"ulimit -n 256; exec '{sys.executable}' -m keras_trgl.distribute.worker"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    said = (
+        "No worker was started. A worker must be allowed more than 300 open files. Received: a "
+        "limit of 256. Raise it before the start: `ulimit -n 1024`.\n"
+    )
+    assert done.stderr.endswith(said)
+    assert done.stdout == ""
 
 
 @linux
-def test_no_descriptor_is_left_open():
-    before = len(os.listdir("/proc/self/fd"))
-    with open(__file__), socket.create_server(("127.0.0.1", 0)) as server:
-        keep_to_loopback(server.getsockname()[1])
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-@linux
-def test_a_port_where_nothing_listens_is_an_error():
-    with pytest.raises(OSError, match="Nothing in this process listens"):
-        keep_to_loopback(free_port())
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.0.0.2"])
+def test_a_workers_port_must_be_free(host, card):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        holder = {"fileno": other.detach()}
+    code = f"import socket, time; socket.socket(fileno={holder['fileno']}); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], pass_fds=holder.values()) as other:
+        os.close(holder["fileno"])
+        try:
+            with pytest.raises(SystemExit, match=f"No worker .* be free. Received: port {port}, A"):
+                worker._started(host, port)
+        finally:
+            other.kill()
 
 
 def test_a_worker_that_cannot_start_says_why(monkeypatch, tmp_path):
@@ -164,3 +270,22 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch, tmp_path):
 def test_numbers_of_workers_out_of_range_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         LocalWorkers(*arguments)
+
+
+CORES = "must be {} sets of core numbers, one per worker, below .*Received: cores="
+
+
+@linux
+@pytest.mark.parametrize(
+    ("count", "cores"),
+    [(1, []), (1, [0]), (1, 0), (1, [set()]), (1, [{10**6}]), (2, [{0}]), (1, {0: {0}})],
+)
+def test_cores_that_are_not_there_are_refused(count, cores):
+    with pytest.raises(ValueError, match=CORES.format(count)):
+        LocalWorkers(count, cores=cores)
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, True, None, ["127.0.0.1:7000"]])
+def test_a_number_of_workers_is_an_integer(count):
+    with pytest.raises(TypeError, match=r"`count` must be an integer. Received: count="):
+        LocalWorkers(count)

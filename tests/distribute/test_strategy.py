@@ -511,11 +511,49 @@ def test_every_depth_of_a_placed_model_can_be_served(tmp_path, placed):
         ({"devices": CPUS, "timeout": 0}, ValueError, "`timeout` must be above 0"),
         ({"devices": CPUS, "stage_devices": "size"}, ValueError, "`stage_devices` must be one of"),
         ({"devices": ["CPU:0"], "stage_devices": ["CPU:1"]}, ValueError, "among `devices`"),
+        ({"devices": None}, TypeError, "must be a list of device names. Received: devices=None"),
+        ({"devices": 2}, TypeError, r"must be a list .*For one device write `\['GPU:0'\]`"),
+        ({"devices": set(CPUS)}, TypeError, "must be a list of device names"),
+        ({"devices": (one for one in CPUS)}, TypeError, "must be a list of device names"),
+        ({"devices": np.array(CPUS)}, TypeError, "must be a list of device names"),
+        ({"devices": trgl.distribute.LocalWorkers}, TypeError, "must be a list of device names"),
+        ({"devices": [CPUS]}, TypeError, "A device must be a name"),
+        (
+            {"devices": tf.config.list_physical_devices("CPU")},
+            TypeError,
+            "A device must be a name.*Received: PhysicalDevice.* has it as `name`",
+        ),
+        ({"devices": ["CPU"]}, ValueError, "A device must be one of"),
+        ({"devices": [""]}, ValueError, "A device must be one of"),
+        (
+            {"devices": ["10.0.0.2:7000"]},
+            ValueError,
+            "one that `connect` gave. Received: '10.0.0.2",
+        ),
+        (
+            {"devices": ["/job:worker/replica:0/task:0/device:CPU:0"]},
+            ValueError,
+            "A worker's device must be one that `connect` gave",
+        ),
+        ({"devices": CPUS, "stage_devices": "CPU:0"}, ValueError, "one of 'memory', 'time', None"),
+        ({"devices": CPUS, "stage_devices": 1}, TypeError, "`stage_devices` must be a list"),
+        ({"devices": CPUS, "stage_devices": {1: "CPU:0"}}, TypeError, "must be a list"),
+        ({"devices": CPUS, "stage_devices": np.array(CPUS)}, TypeError, "must be a list"),
+        ({"devices": CPUS, "stage_devices": [0, 1, 1]}, TypeError, "must be a name.*Received: 0"),
+        ({"devices": CPUS, "schedule": None}, ValueError, "`schedule` must be one of"),
+        ({"devices": CPUS, "timeout": "60"}, TypeError, "`timeout` must be a number above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(arguments, kind, said):
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as error:
         StageParallelStrategy(**arguments)
+    assert str(error.value).count("\n") < 5
+
+
+@pytest.mark.parametrize("model", [None, trgl.GreedyModel, 3])
+def test_a_report_is_of_a_model(model):
+    with pytest.raises(TypeError, match=r"must be a `GreedyModel`, made already. Received: "):
+        StageParallelStrategy(CPUS).report(model)
 
 
 def test_a_model_needs_as_many_stages_as_devices():
@@ -529,7 +567,7 @@ def test_a_model_needs_as_many_stages_as_devices():
 def test_stage_devices_name_one_for_every_stage():
     with (
         StageParallelStrategy(CPUS, stage_devices=CPUS).scope(),
-        pytest.raises(ValueError, match="Received: 2 devices for 3 stages"),
+        pytest.raises(ValueError, match=r"Received: 2 devices for 3 stages. `None` shares"),
     ):
         trgl.GreedyModel.from_blocks(blocks(), [1] * K, trgl.heads.LinearHead(3))
 
