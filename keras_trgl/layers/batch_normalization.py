@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.layers.kernels import batch_normalize, batch_normalize_with_energy, normalize
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -16,7 +17,7 @@ FUSED_TYPES = ("float16", "bfloat16", "float32")
 
 
 @public
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(Recorded, keras.layers.BatchNormalization):
     """Keras's batch normalization, by the fused kernel where the kernel applies.
 
     Weights, configuration and moving statistics are those of `keras.layers.BatchNormalization`.
@@ -85,6 +86,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         and by the kernel. Float32 scalar tensor, squared feature units.
         """
         return self._mean_square
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration, Keras's own."""
+        return dict(super().get_config())
 
     def _takes_kernel(self, inputs: Tensor, mask: Any) -> bool:
         return (

@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Shape, Tensor
 
 
 @public
-class PadShortcut(keras.layers.Layer):
+class PadShortcut(Recorded, keras.layers.Layer):
     """Takes every `stride`-th pixel and appends zeros up to `channels` channels.
 
     Args:

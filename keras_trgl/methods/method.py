@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from keras_trgl.recording import Recorded
 from keras_trgl.types import Tensor
 
 
-class Method:
+class Method(Recorded):
     """Says how stages are trained. Members are `LocalMethod` and `EndToEnd`.
 
     Attributes:

@@ -121,10 +121,10 @@ class TRGL(LocalMethod):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TRGL":
         """Make the method from `get_config`'s result."""
-        rule = config.get("rule", "constant")
+        rule = config.get("rule")
         if isinstance(rule, dict):
-            rule = keras.saving.deserialize_keras_object(rule)
-        return cls(**{**config, "rule": rule})
+            config = {**config, "rule": keras.saving.deserialize_keras_object(rule)}
+        return cls(**config)
 
 
 def _check_registered(rule: Any) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_trgl.recording import Recorded
+
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
@@ -19,7 +21,7 @@ class Visit:
     epochs: int
 
 
-class Regime:
+class Regime(Recorded):
     """Says which stages step, epoch by epoch. It never sees a tensor.
 
     Attributes:

@@ -53,3 +53,7 @@ class Sequential(InTurn):
         idle_device: str | None = None,
     ) -> None:
         super().__init__(epochs, 1, cache, frozen, stop, idle_device)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return dict(super().get_config())

@@ -3,11 +3,12 @@
 from typing import Any
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 
 
 @public
-class StopStage:
+class StopStage(Recorded):
     """Ends a stage's training when it stops improving; the next stage goes on.
 
     Args:

@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_trgl.checks import check_choice, check_positive
 from keras_trgl.energy import REDUCTIONS, direct_energy
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -55,7 +56,7 @@ def kinetic_energy(residuals: list[Tensor], reduction: str = "mean") -> Tensor:
 
 
 @public
-class KineticEnergy(keras.layers.Layer):
+class KineticEnergy(Recorded, keras.layers.Layer):
     """Adds `energy / (2 tau)` to the losses of the stage that calls it.
 
     Args:
