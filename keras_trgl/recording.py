@@ -7,10 +7,11 @@ would be lost in silence. Such a class is recorded: its arguments are kept as th
 
 import functools
 import inspect
+import itertools
 import reprlib
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -166,7 +167,7 @@ def _plain(cls: type, name: str, value: Any) -> Any:
     except _Unrecordable as reason:
         raise NotImplementedError(
             f"`{cls.__name__}` keeps its arguments for saving, and cannot keep `{name}`: {reason}. "
-            f"Received: {name}={_short(value)}. Write `get_config` in `{cls.__name__}`, and "
+            f"Received: {name}={short(value)}. Write `get_config` in `{cls.__name__}`, and "
             "`from_config` where its entries are not the arguments themselves."
         ) from reason.__cause__
 
@@ -254,25 +255,65 @@ def _made_again(cls: Any, config: dict[str, Any]) -> Any:
     return made
 
 
+class Words:
+    """A text that `repr` shows without quotes.
+
+    Args:
+        text: str.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def row_of(things: Sequence[Any]) -> Words:
+    """Give the kinds of things in a row, equal neighbours counted: `[2 × Dense, ReLU]`."""
+    groups = [(kind, len(list(many))) for kind, many in itertools.groupby(map(_kind, things))]
+    named = [kind if count == 1 else f"{count} × {kind}" for kind, count in groups]
+    cut = [*named[:8], "…"] if len(named) > 8 else named
+    return Words(f"[{', '.join(cut)}]")
+
+
+def _kind(thing: Any) -> str:
+    return type(thing).__name__
+
+
 class _Repr(reprlib.Repr):
     """Short texts of values: no addresses, and of long rows the beginning."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxother = self.maxstring = 60
+        self.maxother, self.maxstring = 100, 60
+        self.maxlist = self.maxtuple = self.maxdict = 8
 
-    def repr_instance(self, x: Any, level: int) -> str:
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, (list, tuple)) and x and all(isinstance(one, _KERAS) for one in x):
+            return repr(row_of(x))
+        if isinstance(x, list):
+            return self.repr_list(x, level)
         if isinstance(x, np.ndarray):
             return f"array of shape {x.shape}"
-        if isinstance(x, (types.FunctionType, type)):
+        if isinstance(x, types.FunctionType | type):
             return str(x.__qualname__)
-        text = super().repr_instance(x, level)
-        return f"{type(x).__name__}(…)" if " at 0x" in text else text
+        if isinstance(x, _KERAS):
+            return _kind(x)
+        text = super().repr1(x, level)
+        return f"{_kind(x)}(…)" if " at 0x" in text else text
 
-    repr_function = repr_type = repr_ndarray = repr_instance
 
+_KERAS = (
+    keras.layers.Layer,
+    keras.initializers.Initializer,
+    keras.optimizers.Optimizer,
+    keras.losses.Loss,
+)
+"""Shown by their class alone: their own texts are long, or tell an address."""
 
-_short = _Repr().repr
+short = _Repr().repr
+"""Gives a short text of a value, without addresses in memory."""
 
 
 def shown(one: Any, **values: Any) -> str:
@@ -280,32 +321,39 @@ def shown(one: Any, **values: Any) -> str:
 
     Args:
         one: the object.
-        **values: what to show, by name; `None` as a name's value is shown too. Without any, the
-            arguments of its class that are not defaults, as the object has them now.
+        **values: what to show, by name. Without any, the arguments of its class that are not
+            defaults, as the object has them now.
 
     Returns:
         str. Long values are cut.
     """
-    given = values or _told(one)
-    inner = ", ".join(f"{name}={_short(value)}" for name, value in given.items())
-    return f"{type(one).__name__}({inner})"
+    inner = ", ".join(f"{name}={short(value)}" for name, value in (values or told(one)).items())
+    return f"{_kind(one)}({inner})"
 
 
-def _told(one: Any) -> dict[str, Any]:
-    """Give the arguments that differ from their defaults, and a layer's name."""
-    cls = type(one)
-    if cls in getattr(vars(one).get("_recorded"), "of", {}):
-        told = dict(_given(one, cls))
+def told(one: Any) -> dict[str, Any]:
+    """Give the arguments of an object that differ from their defaults, and a layer's name.
+
+    The class's `always_shown` names those that are given in any case.
+    """
+    cls, held = type(one), vars(one)
+    if cls in getattr(held.get("_recorded"), "of", {}):
+        given = dict(_given(one, cls))
     else:
-        told = {
-            name: vars(one)[name]
-            for name, parameter in inspect.signature(cls.__init__).parameters.items()
-            if name in vars(one) and not _same(vars(one)[name], parameter.default)
+        always = getattr(cls, "always_shown", ())
+        parameters = inspect.signature(cls.__init__).parameters
+        given = {name: getattr(one, name, None) for name in always}
+        given |= {
+            name: held[name]
+            for name, parameter in parameters.items()
+            if name in held and name not in given and not _same(held[name], parameter.default)
         }
     if isinstance(one, keras.layers.Layer):
-        told["name"] = getattr(one, "name", None)
-    return told
+        given["name"] = held.get("name")
+    return given
 
 
 def _same(value: Any, default: Any) -> bool:
+    if default is None and isinstance(value, list):
+        return not value
     return value is default or (type(value) in PLAIN and value == default)

@@ -76,7 +76,7 @@ def resnet(
 
     Args:
         depth: int. 20, 32, 56, 110 and so on: `2 * len(widths) * n + 2`.
-        input_shape: tuple `(rows, columns, channels)`.
+        input_shape: tuple `(height, width, channels)`.
         widths: tuple of int. Channels of each group of n blocks. Defaults to `(16, 32, 64)`.
         shortcut: `"pad"`: every second pixel, zeros as upper channels (option A). `"conv"`: 1x1
             convolution and BN (option B). Defaults to `"pad"`.
@@ -154,7 +154,7 @@ def blockwise_resnet(
     At the midpoint a 1x1 convolution of stride 2 doubles the width.
 
     Args:
-        input_shape: tuple `(rows, columns, channels)`.
+        input_shape: tuple `(height, width, channels)`.
         num_blocks: int ≥ 2. Blocks. Defaults to `10`.
         width: int, even. Channels of the first half. Defaults to `256`.
         gain: float. Gain of the orthogonal kernels. Defaults to `0.05`.

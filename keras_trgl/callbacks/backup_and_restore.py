@@ -15,6 +15,7 @@ from keras_trgl.keeping.resume import (
     restore_variables,
     write_state,
 )
+from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
 NUMBERS = (bool, int, float, type(None))
@@ -74,6 +75,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._is_restored = False
         self._saved_at = 0
         self._others: list[Any] = []
+
+    def __repr__(self) -> str:
+        return shown(self, backup_dir=str(self.path.parent), **told(self))
 
     def open(self, others: list[Any]) -> tuple[int, int] | None:
         """Read the file, if there is one.

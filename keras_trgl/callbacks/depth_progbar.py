@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 
@@ -29,6 +30,9 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
     def __init__(self) -> None:
         super().__init__()
         self._place: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @staticmethod
     def shorten(logs: dict[str, Any] | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer, check_positive
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.training.stage_step import MultiplierScheme
 
@@ -76,6 +77,9 @@ class MultiplierUpdate(keras.callbacks.Callback):
         self.record_steps = bool(record_steps)
         self.steps: dict[int, list[tuple[int, float, float]]] = {}
         self._records: dict[int, Any] = {}
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def scheme(self, depth: int) -> MultiplierScheme:
         """Give what the step of stage k = `depth` is told."""

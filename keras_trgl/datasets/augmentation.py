@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import short
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -60,7 +61,7 @@ class PadCropFlip:
         """Give the images changed.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`.
+            images: tensor, `(batch, height, width, channels)`.
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:
@@ -126,7 +127,7 @@ class Normalize:
         """Give the images normalized.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`, 0 to 255.
+            images: tensor, `(batch, height, width, channels)`, 0 to 255.
             seeds: not used; there so that it can stand in a `Chain`.
 
         Returns:
@@ -164,7 +165,7 @@ class Chain:
         self.transforms = transforms
 
     def __repr__(self) -> str:
-        return f"Chain({', '.join(map(repr, self.transforms))})"
+        return f"Chain({', '.join(map(short, self.transforms))})"
 
     @property
     def is_random(self) -> bool:
@@ -175,7 +176,7 @@ class Chain:
         """Give the images after every transform.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`.
+            images: tensor, `(batch, height, width, channels)`.
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:

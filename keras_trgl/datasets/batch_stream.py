@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import Words, shown, told
 from keras_trgl.registration import public
 
 ENDLESS = 2**40
@@ -85,6 +86,14 @@ class BatchStream:
         self.shuffle = bool(shuffle)
         self.seed = int(seed)
         self.transform = transform
+
+    def __repr__(self) -> str:
+        leaves = keras.tree.flatten(self._tensors[0])
+        kinds = " and ".join(
+            f"{tuple(leaf.shape[1:])} {tf.as_dtype(leaf.dtype).name}" for leaf in leaves
+        )
+        data = {"num_samples": self.num_samples, "x": Words(kinds), "batch_size": self.batch_size}
+        return shown(self, **data, **{k: v for k, v in told(self).items() if k not in data})
 
     @property
     def steps_per_epoch(self) -> int:
@@ -234,6 +243,14 @@ class _HostRows:
         self._native = np.dtype(array.dtype).newbyteorder("=")
         self._dtype = tf.as_dtype(self._native)
         self._cast = floats if floats and self._dtype.is_floating else self._dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self._num_samples, *self._array.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        return self._cast
 
     def _read(self, places: Any) -> Any:
         return np.asarray(self._array[places], self._native)

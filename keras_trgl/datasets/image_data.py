@@ -24,7 +24,7 @@ class ImageData:
 
     Args:
         name: str.
-        x_train: uint8 array, `(examples, rows, columns, channels)`; so are the other images.
+        x_train: uint8 array, `(examples, height, width, channels)`; so are the other images.
         y_train: int array, `(examples,)`; so are the other labels.
         x_test: see `x_train`.
         y_test: see `y_train`.
@@ -69,7 +69,7 @@ class ImageData:
     def _check(self, part: str, x: Any, y: Any) -> None:
         if x.ndim != 4 or not x.shape[-1] == len(self.mean) == len(self.std):
             raise ValueError(
-                f"`x_{part}` must be (examples, rows, columns, channels), with a `mean` and a "
+                f"`x_{part}` must be (examples, height, width, channels), with a `mean` and a "
                 f"`std` per channel. Received: shape {x.shape}, mean={self.mean}, std={self.std}."
             )
         if y is None or y.shape != (len(x),) or not len(x):
@@ -93,7 +93,7 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """`(rows, columns, channels)`."""
+        """`(height, width, channels)`."""
         rows, columns, channels = self.x_train.shape[1:]
         return int(rows), int(columns), int(channels)
 
@@ -104,7 +104,7 @@ class ImageData:
             part: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            Array of `floatx`, `(examples, rows, columns, channels)`, and int array.
+            Array of `floatx`, `(examples, height, width, channels)`, and int array.
 
         Raises:
             ValueError: another part, or no validation part was held out.

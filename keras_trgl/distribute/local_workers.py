@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_trgl.checks import check_integer, check_positive
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 LISTENS = "listening on "
@@ -62,6 +63,10 @@ class LocalWorkers:
         except BaseException:
             self.close()
             raise
+
+    def __repr__(self) -> str:
+        alive = sum(process.poll() is None for process in self.processes)
+        return shown(self, count=len(self.processes), alive=alive, addresses=self.addresses)
 
     def __enter__(self) -> "LocalWorkers":
         """Give the workers."""

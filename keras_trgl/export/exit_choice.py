@@ -13,6 +13,7 @@ from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
 from keras_trgl.network.truncate import all_exits_model
+from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
 GOALS = ("max_drop", "max_latency", "target")
@@ -21,7 +22,7 @@ POINTS = 200
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ExitChoice:
     """A depth, thresholds of early exit, and the measurements they come from.
 
@@ -46,6 +47,14 @@ class ExitChoice:
     accuracy: tuple[float, ...]
     latency: tuple[float, ...]
     curve: dict[str, tuple[float, ...]]
+
+    def __repr__(self) -> str:
+        rounded = {
+            name: tuple(float(f"{one:.3g}") for one in getattr(self, name))
+            for name in ("thresholds", "accuracy", "latency")
+        }
+        points = len(next(iter(self.curve.values()), ()))
+        return shown(self, depth=self.depth, **rounded, curve=Words(f"{points} points"))
 
     def plot(self, path: Any) -> None:
         """Draw accuracy over mean depth, threshold by threshold, with the single depths.

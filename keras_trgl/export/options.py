@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 NAME = r"[\w.-]+"
@@ -17,7 +18,7 @@ PREDICTIONS = ("logits", "probabilities", "values")
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Inputs:
     """How data come in, and how they become what the model was trained on.
 
@@ -57,9 +58,12 @@ class Inputs:
                 f"Received: preprocess={self.preprocess!r}."
             )
 
+    def __repr__(self) -> str:
+        return shown(self)
+
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Outputs:
     """What the heads predict, and what a client is told of it.
 
@@ -99,6 +103,9 @@ class Outputs:
                 f"thresholds={self.thresholds}, class_names={self.class_names}. Leave them out."
             )
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     def threshold_list(self, num_stages: int) -> tuple[float, ...] | None:
         """Give K − 1 thresholds, or `None`.
 
@@ -132,7 +139,7 @@ class Outputs:
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ServerFiles:
     """Files for a server beside the model itself.
 
@@ -184,3 +191,6 @@ class ServerFiles:
                     "A label must be made of letters, digits and `_`. Received: "
                     f"labels={self.labels}."
                 )
+
+    def __repr__(self) -> str:
+        return shown(self)

@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ExportReport:
     """What was exported, and how it was checked; prints as a short text.
 
@@ -40,6 +41,9 @@ class ExportReport:
     warmup_requests: int = 0
     agreement: float = 1.0
     checked_in: str = "TensorFlow"
+
+    def __repr__(self) -> str:
+        return shown(self, **(told(self) | {"path": str(self.path)}))
 
     def __str__(self) -> str:
         stored = f", {self.numbers:,} numbers" if self.numbers else ""

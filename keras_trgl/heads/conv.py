@@ -36,7 +36,7 @@ class ConvHead(Head):
 
     Raises:
         ValueError: `units` or `pool` is below 1; at build, features that are no
-            `(batch, rows, columns, channels)` or a pool that does not divide their sides.
+            `(batch, height, width, channels)` or a pool that does not divide their sides.
 
     Example:
         >>> import numpy as np
@@ -68,7 +68,7 @@ class ConvHead(Head):
     def _side_pool(self, input_shape: Shape) -> int:
         if len(input_shape) != 4 or None in input_shape[1:]:
             raise ValueError(
-                "`ConvHead` takes features (batch, rows, columns, channels) of known size. "
+                "`ConvHead` takes features (batch, height, width, channels) of known size. "
                 f"Received: {input_shape}. Use `LinearHead` for other features."
             )
         sides = [int(side or 0) for side in input_shape[1:3]]

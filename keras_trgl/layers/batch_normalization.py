@@ -21,7 +21,7 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
     """Keras's batch normalization, by the fused kernel where the kernel applies.
 
     Weights, configuration and moving statistics are those of `keras.layers.BatchNormalization`.
-    The kernel takes inputs `(batch, rows, columns, channels)` normalized over the last axis, in
+    The kernel takes inputs `(batch, height, width, channels)` normalized over the last axis, in
     float16, bfloat16 or float32, without mask, renormalization or synchronized replicas;
     anything else (float64, for one) takes Keras's own path.
 
@@ -36,6 +36,8 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
         Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
     """
 
+    always_shown = ("momentum", "epsilon")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._recording = False
@@ -45,7 +47,7 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
         """Normalize by the batch's statistics (training) or the moving ones.
 
         Args:
-            inputs: tensor, `(batch, rows, columns, channels)` for the fused path.
+            inputs: tensor, `(batch, height, width, channels)` for the fused path.
             training: bool. Whether to use and move the batch's statistics. Defaults to the
                 caller's.
             mask: as in Keras; takes Keras's path.

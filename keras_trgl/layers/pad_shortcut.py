@@ -49,7 +49,7 @@ class PadShortcut(Recorded, keras.layers.Layer):
             )
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Give the subsampled and padded features, `(batch, rows, columns, channels)`."""
+        """Give the subsampled and padded features, `(batch, height, width, channels)`."""
         x = inputs[:, :: self.stride, :: self.stride, :]
         missing = self.channels - inputs.shape[-1]
         return ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else x

@@ -61,6 +61,8 @@ class TRGL(LocalMethod):
         Scheme", NeurIPS 2023, equation 4.
     """
 
+    always_shown = ("tau",)
+
     def __init__(
         self,
         tau: float | Sequence[float] = 1.0,

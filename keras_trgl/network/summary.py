@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.recording import row_of
 from keras_trgl.types import Shape
 
 
@@ -18,6 +19,26 @@ def _count(layer: Any) -> tuple[int, int]:
 def _short(device: Any) -> str:
     """Give a device's name without what every device of this process has before it."""
     return str(device).removeprefix("/job:localhost/replica:0/task:0/device:")
+
+
+def in_short(model: Any) -> str:
+    """Give what `repr` shows of a `GreedyModel`: its parts, and how far it is made.
+
+    Args:
+        model: `GreedyModel`, built or not.
+
+    Returns:
+        str, one line.
+    """
+    if not hasattr(model, "heads"):
+        return f"{type(model).__name__}(not made yet)"
+    sizes = [len(stage.blocks) for stage in model.stages]
+    made = "not built"
+    if model.built:
+        numbers = sum(_count(layer)[1] for layer in (*model.stages, *model.heads))
+        made = f"built, {numbers:,} parameters"
+    parts = f"stages of {sizes} blocks, heads {row_of(model.heads)}"
+    return f"{type(model).__name__}({parts}, {model.method!r}, {model.regime!r}, {made})"
 
 
 def stage_table(
@@ -78,11 +99,9 @@ def stage_table(
         for row in [header, *rows]
     ]
     lines.insert(1, "-" * max(len(line) for line in lines))
-    settings = ", ".join(f"{key}={value!r}" for key, value in method.get_config().items())
     return "\n".join(
         [
-            f'Model "{name}": {len(stages)} stage{"s" if len(stages) > 1 else ""}, '
-            f"{type(method).__name__}({settings})",
+            f'Model "{name}": {len(stages)} stage{"s" if len(stages) > 1 else ""}, {method!r}',
             "",
             *lines,
             "",

@@ -37,6 +37,8 @@ class FeatureCache(Recorded):
         'disk'
     """
 
+    always_shown = ("kind",)
+
     kind: str = "memory"
     max_bytes: int | None = None
     directory: Any = None

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.regimes.feature_cache import FeatureCache
+from keras_trgl.recording import shown, told
+from keras_trgl.regimes.feature_cache import KINDS, FeatureCache
 from keras_trgl.regimes.regime import Regime, Visit
 from keras_trgl.regimes.stop_stage import StopStage
 
@@ -18,6 +19,8 @@ class InTurn(Regime):
 
     A member says in how many laps the epochs are spent.
     """
+
+    always_shown: tuple[str, ...] = ("epochs",)
 
     def __init__(
         self,
@@ -56,6 +59,13 @@ class InTurn(Regime):
         self.frozen = frozen
         self.stop = stop
         self.idle_device = idle_device
+
+    def __repr__(self) -> str:
+        given = told(self)
+        for kind in KINDS:
+            if given.get("cache") == FeatureCache(kind):
+                given["cache"] = kind  # As it is mostly given.
+        return shown(self, **given)
 
     def visits(self, num_stages: int) -> tuple[Visit, ...]:
         """Give a visit per lap and stage.

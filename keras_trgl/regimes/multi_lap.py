@@ -38,6 +38,8 @@ class MultiLap(InTurn):
         Karkar et al., NeurIPS 2023, section 4 (multi-lap sequential training).
     """
 
+    always_shown = ("epochs", "num_laps")
+
     def __init__(
         self,
         epochs: int | Sequence[int] = 10,
@@ -49,6 +51,11 @@ class MultiLap(InTurn):
     ) -> None:
         check_integer("num_laps", num_laps, 1)
         super().__init__(epochs, int(num_laps), cache, frozen, stop, idle_device)
+
+    @property
+    def num_laps(self) -> int:
+        """Laps over all stages, R."""
+        return self.laps
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -83,6 +83,8 @@ class KineticEnergy(Recorded, keras.layers.Layer):
         Karkar et al., NeurIPS 2023, equation 4.
     """
 
+    always_shown = ("tau",)
+
     def __init__(self, tau: float = 1.0, reduction: str = "mean", **kwargs: Any) -> None:
         # floatx, not a half type: the energy is added up in full precision.
         super().__init__(**{"dtype": keras.config.floatx(), **kwargs})

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.devices import current_device
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
@@ -22,7 +23,7 @@ WARM_UP = 2
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Profile:
     """What blocks, and the heads at the stages' ends, cost for one batch.
 
@@ -44,7 +45,14 @@ class Profile:
     head_seconds: tuple[float, ...]
     block_bytes: tuple[int, ...]
     head_bytes: tuple[int, ...]
-    bytes_of_stage: Callable[[int, int], int] = dataclasses.field(repr=False)
+    bytes_of_stage: Callable[[int, int], int]
+
+    def __repr__(self) -> str:
+        sums = {
+            name: float(f"{sum(getattr(self, name)):.3g}")
+            for name in ("block_seconds", "head_seconds")
+        }
+        return shown(self, blocks=len(self.block_bytes), **sums, block_bytes=sum(self.block_bytes))
 
     def stage_seconds(self, start: int, end: int) -> float:
         """Give the seconds of a stage of blocks start to end − 1, its head included.

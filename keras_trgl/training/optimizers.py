@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -84,6 +85,9 @@ class StageOptimizers(keras.optimizers.Optimizer):
         self._variables_of: Callable[[int], Variables] | None = None
         self._known: dict[int, list[int]] = {}
         self._on: On = anywhere
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     @classmethod
     def from_template(
