@@ -86,7 +86,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             others: list of the other callbacks of this `fit`.
 
         Returns:
-            Epoch, and step of it, to go on from; `None` without a file.
+            Tuple of two ints ≥ 0, the epoch and the step of it to go on from; `None` without a
+            file.
 
         Raises:
             ValueError: the file is damaged.
@@ -110,6 +111,9 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Restore all but the history, and give the step of the epoch to go on from.
+
+        Returns:
+            int ≥ 0. Batches of that epoch that are done.
 
         Raises:
             ValueError: the file is of another model, optimizer or regime.
@@ -145,9 +149,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         numbers, self._state = self._state.numbers, None
         history = self.model.history
         history.history.update(numbers["history"])
+        # Before what this call of `fit` adds.
         history.epoch[:0] = numbers["epochs"]
         for callback, (name, held) in zip(self._others, numbers["callbacks"], strict=False):
             if type(callback).__name__ == name:
+                # What the callback of now does not have was another version's.
                 known = vars(callback)
                 known.update({key: value for key, value in held.items() if key in known})
 

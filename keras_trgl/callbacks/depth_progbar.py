@@ -51,6 +51,7 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         metrics = [key for key in last if key != "loss" and f"{prefix}stage_1_{key}" in logs]
         name = metrics[0] if metrics else "loss"
         depths: dict[int, float] = {}
+        # By counting up, as logs do not say how many stages there are.
         while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
             depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
         # Depths that did not train have no number.

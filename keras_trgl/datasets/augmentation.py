@@ -65,7 +65,7 @@ class PadCropFlip:
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:
-            Tensor of the shape and type of `images`.
+            Tensor of the type and shape of `images`.
         """
         images, seeds = tf.convert_to_tensor(images), tf.cast(seeds, tf.int32)
         rows, columns = images.shape[1], images.shape[2]
@@ -82,6 +82,7 @@ class PadCropFlip:
         )
         pad = self.padding
         padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]], self.mode.upper())
+        # 0 to 2·pad, both included: `floor` of a uniform number below 1.
         shift = tf.cast(tf.floor(draws[:, :2] * (2 * pad + 1)), tf.int32)
         down = shift[:, :1] + tf.range(rows)[None]
         right = shift[:, 1:] + tf.range(columns)[None]
@@ -128,10 +129,11 @@ class Normalize:
 
         Args:
             images: tensor, `(batch, height, width, channels)`, 0 to 255.
-            seeds: not used; there so that it can stand in a `Chain`.
+            seeds: tensor, `(batch, 2)`, not used; there so that it can stand in a `Chain`.
+                Defaults to `None`.
 
         Returns:
-            Tensor of `floatx`.
+            Tensor of `floatx`, `(batch, height, width, channels)`.
         """
         del seeds
         dtype = keras.config.floatx()
@@ -180,7 +182,7 @@ class Chain:
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:
-            Tensor.
+            Tensor, of the shape and type that the last transform gives: any shape.
         """
         for transform in self.transforms:
             images = transform(images, seeds)

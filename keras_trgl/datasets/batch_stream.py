@@ -32,11 +32,11 @@ class BatchStream:
         x: array `(examples, …)`, or a nested structure of them. Floats become `floatx`, as in
             Keras; other types stay. Rows of a `numpy.memmap` are read and converted batch by
             batch, so a file may be larger than memory; keep it unchanged meanwhile.
-        y: targets, likewise, or `None`. Defaults to `None`.
+        y: array of targets `(examples, …)`, or a structure of them, or `None`. Defaults to `None`.
         sample_weight: array `(examples,)` or `None`. Defaults to `None`.
         batch_size: int > 0. The last batch of an epoch may be shorter. Defaults to `32`.
         shuffle: bool. Whether each epoch has an order of its own. Defaults to `True`.
-        seed: int ≥ 0. Defaults to `0`.
+        seed: int ≥ 0. Seed of the order and of the transform. Defaults to `0`.
         transform: function of `(images, seeds)` that gives the `x` of a batch changed, with
             `seeds` `(batch, 2)`, int32, one per epoch and place in it; or `None`. Its attribute
             `is_random` says whether it uses the seeds; without one it counts as random. Defaults
@@ -48,7 +48,6 @@ class BatchStream:
         ValueError: arrays of different lengths or of length 0; `batch_size` below 1, `seed`
             below 0.
         TypeError: a part is no array with an axis of examples, or `transform` no function.
-        TypeError: something that is no array.
 
     Example:
         >>> import numpy as np
@@ -142,8 +141,8 @@ class BatchStream:
         """Give every `x` once, transformed, in the order of the arrays.
 
         Args:
-            copy: int ≥ 0. The transform's seeds are those of this epoch, with an example's place
-                in the arrays for its place in the epoch. Defaults to `0`.
+            copy: int ≥ 0, an epoch: the transform's seeds are those of it, with an example's
+                place in the data for its place in the epoch. Defaults to `0`.
             batch_size: int > 0 or `None`, the stream's own. The last batch may be shorter, or
                 longer by one: kernels compute a single example in another way. Defaults to `None`.
 
@@ -172,9 +171,9 @@ class BatchStream:
         """Give the same batches in the same order with features for `x`.
 
         Args:
-            features: array `(copies * num_samples, …)` in host memory or `numpy.memmap`, or what
-                has its `shape`, `dtype` and indexing. Its rows are read batch by batch, and
-                keep their type; epoch e takes those of copy `e % copies`.
+            features: array `(examples, …)` of `copies * num_samples` rows, in host memory or a
+                `numpy.memmap`, or what has its `shape`, `dtype` and indexing. Its rows are read
+                batch by batch, and keep their type; epoch e takes those of copy `e % copies`.
             copies: int ≥ 1. Defaults to `1`.
 
         Returns:

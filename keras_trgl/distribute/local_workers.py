@@ -22,7 +22,7 @@ class LocalWorkers:
     """Starts workers on 127.0.0.1, to try things out, and ends them with this process.
 
     Args:
-        count: int ≥ 1.
+        count: int ≥ 1. Workers.
         threads: int ≥ 0. Threads of one operation in each; 0 is one per core. Defaults to `0`.
         cores: list of sets of core numbers, one per worker, that it may use, or `None`. Defaults
             to `None`.
@@ -89,6 +89,7 @@ class LocalWorkers:
         """
         _end(self.processes[k])
         self.processes[k] = self._start(k, int(self.addresses[k].rpartition(":")[2]))
+        # Until it says that it listens.
         self._address(self.processes[k])
 
     def _start(self, k: int, port: int) -> Any:

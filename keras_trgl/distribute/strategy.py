@@ -119,6 +119,9 @@ class StageParallelStrategy(tf.distribute.Strategy):
     def scope(self) -> Any:
         """Give the context in which models are made and compiled.
 
+        Returns:
+            Context manager.
+
         Raises:
             RuntimeError: another strategy is in force.
         """

@@ -198,6 +198,7 @@ def _latencies(exits: Exits, batch: Any, repeats: int) -> Any:
     calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
     rows = tf.cast(batch, tf.float32)
     seconds = np.empty((repeats, len(calls)))
+    # The first call traces.
     for call in calls:
         call(rows)
     for round_ in seconds:
@@ -238,10 +239,12 @@ def _best(goal: str, bound: float, accuracy: Any, latency: Any) -> int:
     Raises:
         ValueError: none meets the bound.
     """
+    # `lexsort` orders by its last key first; the other one decides among equals.
     if goal == "max_latency":
         fits = np.asarray(latency) <= bound
         order = np.lexsort((latency, -np.asarray(accuracy)))
     else:
+        # A difference of two accuracies may miss the very accuracy that it allows by a last bit.
         fits = np.asarray(accuracy) >= bound - 1e-12
         order = np.lexsort((-np.asarray(accuracy), latency))
     for place in order:

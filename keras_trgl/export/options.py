@@ -68,9 +68,9 @@ class Outputs:
     """What the heads predict, and what a client is told of it.
 
     Args:
-        predictions: what the heads give. `"logits"`: `logits`, `probabilities` (softmax; sigmoid
-            for a single unit) and `class_id` come out. `"probabilities"`: the same without
-            `logits`. `"values"` (a regression): `values` alone. Defaults to `"logits"`.
+        predictions: str, what the heads give. `"logits"`: `logits`, `probabilities` (softmax;
+            sigmoid for a single unit) and `class_id` come out. `"probabilities"`: the same
+            without `logits`. `"values"` (a regression): `values` alone. Defaults to `"logits"`.
         class_names: sequence of str, one per class, for an output `label`. Defaults to `None`.
         thresholds: float, or sequence of K − 1 floats, or `None`. A row leaves `confident_exit`
             at depth k < K when the probability of its likeliest class is at least the k-th;
@@ -107,7 +107,13 @@ class Outputs:
         return shown(self)
 
     def threshold_list(self, num_stages: int) -> tuple[float, ...] | None:
-        """Give K − 1 thresholds, or `None`.
+        """Give a threshold per depth before the last.
+
+        Args:
+            num_stages: int ≥ 1, K.
+
+        Returns:
+            Tuple of K − 1 floats, or `None`.
 
         Raises:
             ValueError: another number of them, or one that is no number.
@@ -126,6 +132,9 @@ class Outputs:
 
     def check_classes(self, units: int) -> None:
         """Raise unless there are as many class names as classes.
+
+        Args:
+            units: int ≥ 1. Numbers in a prediction; a single one tells two classes.
 
         Raises:
             ValueError: another number.

@@ -134,6 +134,7 @@ class CachedFeatures:
             return
         present = self._kept if self.level < level else None
         kept = self._compute(present, stages[self.level if present else 0 : level])
+        # Not before: the new features come from the old ones.
         self.close()
         self._kept, self.level = kept, level
 
@@ -162,6 +163,7 @@ class CachedFeatures:
         num_rows, held = self._source.room(present)
         stops: list[int] = []
         rests: list[Any] = []
+        # If a stage fails half-way, the store that was opened is closed, and the old one stays.
         with contextlib.ExitStack() as undo:
             for inputs, rest in self._source.chunks(present):
                 for stage in stages:

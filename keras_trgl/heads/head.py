@@ -31,7 +31,15 @@ class Head(Recorded, keras.layers.Layer):
         self._row: list[keras.layers.Layer] = []
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
-        """Give the head's unbuilt layers for features of this shape, batch axis included."""
+        """Give the head's unbuilt layers.
+
+        Args:
+            input_shape: tuple, the features' shape, batch axis included: for images
+                `(batch, height, width, channels)`.
+
+        Returns:
+            List of layers, called in a row; the last one gives `(batch, units)`.
+        """
         raise NotImplementedError
 
     @property

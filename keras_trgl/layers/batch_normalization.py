@@ -69,13 +69,18 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
             )
         else:
             outputs, mean, variance = batch_normalize(inputs, scale, offset, self.epsilon)
+        # Keras's own terms in Keras's own order, for the same last bits.
         kept, new = self.momentum, 1.0 - self.momentum
         self.moving_mean.assign(self.moving_mean * kept + mean * new)
         self.moving_variance.assign(self.moving_variance * kept + variance * new)
         return outputs
 
     def record(self, on: bool) -> None:
-        """Begin or end finding the mean square of the outputs along with them."""
+        """Begin or end finding the mean square of the outputs along with them.
+
+        Args:
+            on: bool. Whether to begin.
+        """
         self._recording = on
         self._mean_square = None
 
@@ -101,6 +106,7 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
             and mask is None
             and not self.renorm
             and not self.synchronized
+            # The kernel takes half types only with float32 statistics, and casts nothing itself.
             and inputs.dtype.name in FUSED_TYPES
             and inputs.dtype.name == self.compute_dtype
             and self.variable_dtype == "float32"

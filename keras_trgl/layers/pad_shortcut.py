@@ -16,8 +16,8 @@ class PadShortcut(Recorded, keras.layers.Layer):
     """Takes every `stride`-th pixel and appends zeros up to `channels` channels.
 
     Args:
-        channels: int. Channels of the output, at least those of the input.
-        stride: int. Step over rows and columns, in pixels. Defaults to `2`.
+        channels: int ≥ 1. Channels of the output, at least those of the input.
+        stride: int ≥ 1. Step over rows and columns, in pixels. Defaults to `2`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:

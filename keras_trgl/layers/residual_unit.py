@@ -27,7 +27,11 @@ class ResidualUnit(Recorded, keras.layers.Layer):
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep what `energy` needs from calls inside the context, and nothing after it."""
+        """Keep what `energy` needs from calls inside the context, and nothing after it.
+
+        Returns:
+            Context manager.
+        """
         self._record(True)
         try:
             yield
@@ -42,7 +46,7 @@ class ResidualUnit(Recorded, keras.layers.Layer):
                 example, mean over the batch (the paper's formula). Defaults to `"mean"`.
 
         Returns:
-            Scalar tensor of `floatx`, squared feature units.
+            Tensor, a scalar of `floatx`, squared feature units.
 
         Raises:
             ValueError: `reduction` is another word.

@@ -11,6 +11,7 @@ from keras_trgl.types import Shape
 def _count(layer: Any) -> tuple[int, int]:
     """Give trainable parameters and all parameters, the energy's weight not counted."""
     trained = {id(variable) for variable in layer.trainable_variables}
+    # The energy's weight is a variable that no optimizer trains and no export has.
     skipped = {id(v) for v in getattr(getattr(layer, "regularizer", None), "variables", [])}
     sizes = {id(v): math.prod(v.shape) for v in layer.weights if id(v) not in skipped}
     return sum(n for key, n in sizes.items() if key in trained), sum(sizes.values())

@@ -17,7 +17,7 @@ FROZEN = ("inference", "train")
 class InTurn(Regime):
     """One stage steps at a time, on the output of the frozen stages before it.
 
-    A member says in how many laps the epochs are spent.
+    A member says in how many laps the epochs are spent; `Sequential` documents the arguments.
     """
 
     always_shown: tuple[str, ...] = ("epochs",)
@@ -71,7 +71,10 @@ class InTurn(Regime):
         """Give a visit per lap and stage.
 
         Args:
-            num_stages: int. Stages there are.
+            num_stages: int ≥ 1. Stages there are.
+
+        Returns:
+            Tuple of `Visit`, lap by lap, stage by stage.
 
         Raises:
             ValueError: `epochs` is a list of another length.

@@ -41,7 +41,8 @@ class Sequential(InTurn):
         [(0,), (0,), (1,), (1,), (1,)]
 
     Reference:
-        Karkar et al., NeurIPS 2023, algorithm 1.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, algorithm 1.
     """
 
     def __init__(

@@ -28,11 +28,12 @@ class Profile:
     """What blocks, and the heads at the stages' ends, cost for one batch.
 
     Args:
-        block_seconds: tuple of float, one per block: forward and backward pass.
-        head_seconds: tuple of float, one per block: a head on that block's output, 0 without.
+        block_seconds: tuple of float, seconds, one per block: forward and backward pass.
+        head_seconds: tuple of float, seconds, one per block: a head on that block's output, 0
+            without.
         block_bytes: tuple of int, one per block: activations that backpropagation keeps.
         head_bytes: tuple of int, one per block: those of a head on that block's output.
-        bytes_of_stage: function of (start, end), as `stage_bytes`.
+        bytes_of_stage: function of (start, end): bytes, as `stage_bytes`.
 
     Example:
         >>> from keras_trgl.splitting import Profile
@@ -58,8 +59,11 @@ class Profile:
         """Give the seconds of a stage of blocks start to end − 1, its head included.
 
         Args:
-            start: int. Position of the first block, from 0.
+            start: int ≥ 0. Position of the first block, from 0.
             end: int. Position after the last block.
+
+        Returns:
+            float, seconds per batch.
         """
         return sum(self.block_seconds[start:end]) + self.head_seconds[end - 1]
 
@@ -67,8 +71,11 @@ class Profile:
         """Give the bytes of a stage of blocks start to end − 1, as `by_memory` counts them.
 
         Args:
-            start: int. Position of the first block, from 0.
+            start: int ≥ 0. Position of the first block, from 0.
             end: int. Position after the last block.
+
+        Returns:
+            int, bytes per batch.
         """
         return self.bytes_of_stage(start, end)
 
