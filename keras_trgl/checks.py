@@ -17,6 +17,7 @@ def check_positive(name: str, value: Any, hint: str = "") -> None:
         TypeError: `value` is no real number.
         ValueError: `value` is not above zero, or not finite.
     """
+    # `True` is a number to Python, and never one that a user means here.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f"`{name}` must be a number above 0. Received: {name}={value!r}. {hint}".rstrip()

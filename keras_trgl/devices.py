@@ -15,6 +15,7 @@ import tensorflow as tf
 
 def current_device() -> str:
     """Give the name of the device where new variables would be made now."""
+    # TensorFlow has no public way to ask for the device in force but to make something there.
     return str(tf.zeros([]).device)
 
 

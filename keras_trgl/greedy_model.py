@@ -16,7 +16,7 @@ from keras_trgl.network import from_model as functional
 from keras_trgl.network.ownership import bring_home, head_recipes, pick_seed
 from keras_trgl.network.placement import Placement, unplaced_copy
 from keras_trgl.network.staged_network import StagedNetwork, named_layers
-from keras_trgl.network.summary import stage_table
+from keras_trgl.network.summary import in_short, stage_table
 from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
 from keras_trgl.registration import public
@@ -424,6 +424,9 @@ class GreedyModel(KerasLoop, WholeFiles):
         del kwargs
         optimizers = self.optimizer.optimizers if self.compiled else []
         print_fn(stage_table(self.name, self._network, optimizers))
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration: stages, the heads that were given, method, regime and seed."""

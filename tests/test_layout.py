@@ -10,7 +10,7 @@ PACKAGE = ROOT / "keras_trgl"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 RANKS = {
-    0: "types checks registration energy version seeds devices",
+    0: "types checks registration recording energy version seeds devices",
     1: "layers losses regularizers datasets",
     2: "heads architectures splitting methods regimes",
     3: "network feeding keeping",

@@ -39,6 +39,18 @@ def test_public_names_are_those_of_the_list(request):
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_dir_shows_the_public_names_alone():
+    modules = {name.split(".")[0] for name in public_names() if "." in name}
+    names = {name for name in public_names() if "." not in name}
+    shown = {name for name in dir(keras_trgl) if not name.startswith("__")}
+    assert shown == modules | names
+    assert {"__version__", "__doc__", "__path__"} <= set(dir(keras_trgl))
+    for module in modules:
+        inner = {name.split(".")[1] for name in public_names() if name.startswith(f"{module}.")}
+        found = dir(getattr(keras_trgl, module))
+        assert {name for name in found if not name.startswith("__")} == inner
+
+
 def test_there_are_at_most_sixty():
     assert len(public_names()) <= 60
 

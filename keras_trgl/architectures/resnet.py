@@ -75,13 +75,13 @@ def resnet(
     first begins with stride 2.
 
     Args:
-        depth: int. 20, 32, 56, 110 and so on: `2 * len(widths) * n + 2`.
-        input_shape: tuple `(rows, columns, channels)`.
+        depth: int ≥ 4, layers: 20, 32, 56, 110 and so on: `2 * len(widths) * n + 2`.
+        input_shape: tuple of int `(height, width, channels)`, in pixels.
         widths: tuple of int. Channels of each group of n blocks. Defaults to `(16, 32, 64)`.
         shortcut: `"pad"`: every second pixel, zeros as upper channels (option A). `"conv"`: 1x1
             convolution and BN (option B). Defaults to `"pad"`.
-        gain: float. Gain of the orthogonal kernels. Defaults to `0.1`.
-        weight_decay: float. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
+        gain: float > 0. Gain of the orthogonal kernels; 1 keeps norms. Defaults to `0.1`.
+        weight_decay: float ≥ 0. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
         normalization: class or function that makes a batch normalization from `momentum` and
             `epsilon`. Defaults to `BatchNormalization`.
 
@@ -154,11 +154,11 @@ def blockwise_resnet(
     At the midpoint a 1x1 convolution of stride 2 doubles the width.
 
     Args:
-        input_shape: tuple `(rows, columns, channels)`.
-        num_blocks: int ≥ 2. Blocks. Defaults to `10`.
-        width: int, even. Channels of the first half. Defaults to `256`.
-        gain: float. Gain of the orthogonal kernels. Defaults to `0.05`.
-        weight_decay: float. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
+        input_shape: tuple of int `(height, width, channels)`, in pixels.
+        num_blocks: int ≥ 2. Residual blocks. Defaults to `10`.
+        width: int ≥ 2, even. Channels of the first half. Defaults to `256`.
+        gain: float > 0. Gain of the orthogonal kernels; 1 keeps norms. Defaults to `0.05`.
+        weight_decay: float ≥ 0. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
         normalization: class or function that makes a batch normalization from `momentum` and
             `epsilon`. Defaults to `BatchNormalization`.
         encoder: `"wide"`: the two convolutions above. `"simple"`: one 5x5 convolution of stride 2
@@ -180,7 +180,8 @@ def blockwise_resnet(
         10
 
     Reference:
-        Karkar et al., NeurIPS 2023, section 4 ('10-1 ResNet').
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, section 4 ('10-1 ResNet').
     """
     check_integer("num_blocks", num_blocks, 2)
     check_integer("width", width, 2)

@@ -15,6 +15,7 @@ from keras_trgl.keeping.resume import (
     restore_variables,
     write_state,
 )
+from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
 NUMBERS = (bool, int, float, type(None))
@@ -75,6 +76,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._saved_at = 0
         self._others: list[Any] = []
 
+    def __repr__(self) -> str:
+        return shown(self, backup_dir=str(self.path.parent), **told(self))
+
     def open(self, others: list[Any]) -> tuple[int, int] | None:
         """Read the file, if there is one.
 
@@ -82,7 +86,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             others: list of the other callbacks of this `fit`.
 
         Returns:
-            Epoch, and step of it, to go on from; `None` without a file.
+            Tuple of two ints ≥ 0, the epoch and the step of it to go on from; `None` without a
+            file.
 
         Raises:
             ValueError: the file is damaged.
@@ -106,6 +111,9 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Restore all but the history, and give the step of the epoch to go on from.
+
+        Returns:
+            int ≥ 0. Batches of that epoch that are done.
 
         Raises:
             ValueError: the file is of another model, optimizer or regime.
@@ -141,9 +149,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         numbers, self._state = self._state.numbers, None
         history = self.model.history
         history.history.update(numbers["history"])
+        # Before what this call of `fit` adds.
         history.epoch[:0] = numbers["epochs"]
         for callback, (name, held) in zip(self._others, numbers["callbacks"], strict=False):
             if type(callback).__name__ == name:
+                # What the callback of now does not have was another version's.
                 known = vars(callback)
                 known.update({key: value for key, value in held.items() if key in known})
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 
@@ -30,6 +31,9 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         super().__init__()
         self._place: dict[str, int] = {}
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     @staticmethod
     def shorten(logs: dict[str, Any] | None) -> dict[str, Any]:
         """Give the logs without the stages' own entries, with the best depth.
@@ -47,6 +51,7 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         metrics = [key for key in last if key != "loss" and f"{prefix}stage_1_{key}" in logs]
         name = metrics[0] if metrics else "loss"
         depths: dict[int, float] = {}
+        # By counting up, as logs do not say how many stages there are.
         while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
             depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
         # Depths that did not train have no number.

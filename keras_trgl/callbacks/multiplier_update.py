@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer, check_positive
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.training.stage_objective import MultiplierScheme
 
@@ -26,7 +27,7 @@ class MultiplierUpdate(keras.callbacks.Callback):
     so files and backups hold it. After training the energy keeps its last weight, 1/λ_k.
 
     Args:
-        h: float > 0. Step of the multiplier.
+        h: float > 0. Step of the multiplier, per unit of task loss.
         s: int ≥ 1. Batches between two steps.
         initial: float > 0 or `None`. λ_k at the start; `None` is 2τ_k of the method. Defaults to
             `None`.
@@ -49,7 +50,8 @@ class MultiplierUpdate(keras.callbacks.Callback):
         (1.0, 50)
 
     Reference:
-        Karkar et al., NeurIPS 2023, section 3.4 (method of multipliers).
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, section 3.4 (method of multipliers).
     """
 
     async_safe = True
@@ -77,8 +79,18 @@ class MultiplierUpdate(keras.callbacks.Callback):
         self.steps: dict[int, list[tuple[int, float, float]]] = {}
         self._records: dict[int, Any] = {}
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     def scheme(self, depth: int) -> MultiplierScheme:
-        """Give what the step of stage k = `depth` is told."""
+        """Give what the step of stage k is told.
+
+        Args:
+            depth: int, k = 1…K.
+
+        Returns:
+            `MultiplierScheme`.
+        """
         record = None
         if self.record_steps:
             record = self._records.setdefault(depth, _Record(self.steps, depth))

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import short
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -60,11 +61,11 @@ class PadCropFlip:
         """Give the images changed.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`.
+            images: tensor, `(batch, height, width, channels)`.
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:
-            Tensor of the shape and type of `images`.
+            Tensor of the type and shape of `images`.
         """
         images, seeds = tf.convert_to_tensor(images), tf.cast(seeds, tf.int32)
         rows, columns = images.shape[1], images.shape[2]
@@ -81,6 +82,7 @@ class PadCropFlip:
         )
         pad = self.padding
         padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]], self.mode.upper())
+        # 0 to 2·pad, both included: `floor` of a uniform number below 1.
         shift = tf.cast(tf.floor(draws[:, :2] * (2 * pad + 1)), tf.int32)
         down = shift[:, :1] + tf.range(rows)[None]
         right = shift[:, 1:] + tf.range(columns)[None]
@@ -126,11 +128,12 @@ class Normalize:
         """Give the images normalized.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`, 0 to 255.
-            seeds: not used; there so that it can stand in a `Chain`.
+            images: tensor, `(batch, height, width, channels)`, 0 to 255.
+            seeds: tensor, `(batch, 2)`, not used; there so that it can stand in a `Chain`.
+                Defaults to `None`.
 
         Returns:
-            Tensor of `floatx`.
+            Tensor of `floatx`, `(batch, height, width, channels)`.
         """
         del seeds
         dtype = keras.config.floatx()
@@ -164,7 +167,7 @@ class Chain:
         self.transforms = transforms
 
     def __repr__(self) -> str:
-        return f"Chain({', '.join(map(repr, self.transforms))})"
+        return f"Chain({', '.join(map(short, self.transforms))})"
 
     @property
     def is_random(self) -> bool:
@@ -175,11 +178,11 @@ class Chain:
         """Give the images after every transform.
 
         Args:
-            images: tensor, `(batch, rows, columns, channels)`.
+            images: tensor, `(batch, height, width, channels)`.
             seeds: int32 tensor, `(batch, 2)`.
 
         Returns:
-            Tensor.
+            Tensor, of the shape and type that the last transform gives: any shape.
         """
         for transform in self.transforms:
             images = transform(images, seeds)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import Words, shown, told
 from keras_trgl.registration import public
 
 ENDLESS = 2**40
@@ -31,11 +32,11 @@ class BatchStream:
         x: array `(examples, …)`, or a nested structure of them. Floats become `floatx`, as in
             Keras; other types stay. Rows of a `numpy.memmap` are read and converted batch by
             batch, so a file may be larger than memory; keep it unchanged meanwhile.
-        y: targets, likewise, or `None`. Defaults to `None`.
+        y: array of targets `(examples, …)`, or a structure of them, or `None`. Defaults to `None`.
         sample_weight: array `(examples,)` or `None`. Defaults to `None`.
         batch_size: int > 0. The last batch of an epoch may be shorter. Defaults to `32`.
         shuffle: bool. Whether each epoch has an order of its own. Defaults to `True`.
-        seed: int ≥ 0. Defaults to `0`.
+        seed: int ≥ 0. Seed of the order and of the transform. Defaults to `0`.
         transform: function of `(images, seeds)` that gives the `x` of a batch changed, with
             `seeds` `(batch, 2)`, int32, one per epoch and place in it; or `None`. Its attribute
             `is_random` says whether it uses the seeds; without one it counts as random. Defaults
@@ -47,7 +48,6 @@ class BatchStream:
         ValueError: arrays of different lengths or of length 0; `batch_size` below 1, `seed`
             below 0.
         TypeError: a part is no array with an axis of examples, or `transform` no function.
-        TypeError: something that is no array.
 
     Example:
         >>> import numpy as np
@@ -85,6 +85,14 @@ class BatchStream:
         self.shuffle = bool(shuffle)
         self.seed = int(seed)
         self.transform = transform
+
+    def __repr__(self) -> str:
+        leaves = keras.tree.flatten(self._tensors[0])
+        kinds = " and ".join(
+            f"{tuple(leaf.shape[1:])} {tf.as_dtype(leaf.dtype).name}" for leaf in leaves
+        )
+        data = {"num_samples": self.num_samples, "x": Words(kinds), "batch_size": self.batch_size}
+        return shown(self, **data, **{k: v for k, v in told(self).items() if k not in data})
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,8 +141,8 @@ class BatchStream:
         """Give every `x` once, transformed, in the order of the arrays.
 
         Args:
-            copy: int ≥ 0. The transform's seeds are those of this epoch, with an example's place
-                in the arrays for its place in the epoch. Defaults to `0`.
+            copy: int ≥ 0, an epoch: the transform's seeds are those of it, with an example's
+                place in the data for its place in the epoch. Defaults to `0`.
             batch_size: int > 0 or `None`, the stream's own. The last batch may be shorter, or
                 longer by one: kernels compute a single example in another way. Defaults to `None`.
 
@@ -163,9 +171,10 @@ class BatchStream:
         """Give the same batches in the same order with features for `x`.
 
         Args:
-            features: array `(copies * num_samples, …)` in host memory or `numpy.memmap`, or what
-                has its `shape`, `dtype` and indexing; or a tuple of those. Rows are read batch by
-                batch, and keep their type; epoch e takes those of copy `e % copies`.
+            features: array `(examples, …)` of `copies * num_samples` rows, in host memory or a
+                `numpy.memmap`, or what has its `shape`, `dtype` and indexing; or a tuple of
+                those. Rows are read batch by batch, and keep their type; epoch e takes those of
+                copy `e % copies`.
             copies: int ≥ 1. Defaults to `1`.
 
         Returns:
@@ -236,6 +245,14 @@ class _HostRows:
         self._native = np.dtype(array.dtype).newbyteorder("=")
         self._dtype = tf.as_dtype(self._native)
         self._cast = floats if floats and self._dtype.is_floating else self._dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self._num_samples, *self._array.shape[1:])
+
+    @property
+    def dtype(self) -> Any:
+        return self._cast
 
     def _read(self, places: Any) -> Any:
         return np.asarray(self._array[places], self._native)

@@ -23,18 +23,19 @@ class ImageData:
     """Raw images and labels of a data set, with its published statistics and augmentation.
 
     Args:
-        name: str.
-        x_train: uint8 array, `(examples, rows, columns, channels)`; so are the other images.
+        name: str. What the data set is called.
+        x_train: uint8 array, `(examples, height, width, channels)`; so are the other images.
         y_train: int array, `(examples,)`; so are the other labels.
-        x_test: see `x_train`.
-        y_test: see `y_train`.
-        num_classes: int.
+        x_test: uint8 array, as `x_train`.
+        y_test: int array, as `y_train`: class indices.
+        num_classes: int ≥ 1. Classes.
         mean: tuple of float, per channel, of images scaled to [0, 1].
-        std: tuple of float, likewise.
-        padding: int. Pixels of the random crop; 0 for none. Defaults to `4`.
+        std: tuple of float > 0, likewise.
+        padding: int ≥ 0. Pixels of the random crop; 0 for none. Defaults to `4`.
         flip: bool. Whether mirrored images are images of the same class. Defaults to `True`.
-        x_validation: images held out, or `None`. Defaults to `None`.
-        y_validation: their labels, or `None`. Defaults to `None`.
+        x_validation: uint8 array like `x_train`, `(examples, height, width, channels)`: images
+            held out, or `None`. Defaults to `None`.
+        y_validation: int array, `(examples,)`: their labels, or `None`. Defaults to `None`.
 
     Raises:
         ValueError: images of another rank or with other channels than `mean` and `std`, not as
@@ -69,7 +70,7 @@ class ImageData:
     def _check(self, part: str, x: Any, y: Any) -> None:
         if x.ndim != 4 or not x.shape[-1] == len(self.mean) == len(self.std):
             raise ValueError(
-                f"`x_{part}` must be (examples, rows, columns, channels), with a `mean` and a "
+                f"`x_{part}` must be (examples, height, width, channels), with a `mean` and a "
                 f"`std` per channel. Received: shape {x.shape}, mean={self.mean}, std={self.std}."
             )
         if y is None or y.shape != (len(x),) or not len(x):
@@ -93,7 +94,7 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """`(rows, columns, channels)`."""
+        """`(height, width, channels)`."""
         rows, columns, channels = self.x_train.shape[1:]
         return int(rows), int(columns), int(channels)
 
@@ -104,7 +105,7 @@ class ImageData:
             part: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            Array of `floatx`, `(examples, rows, columns, channels)`, and int array.
+            Array of `floatx`, `(examples, height, width, channels)`, and int array `(examples,)`.
 
         Raises:
             ValueError: another part, or no validation part was held out.
@@ -219,6 +220,7 @@ def stratified(labels: Any, fraction: float, seed: int) -> Any:
     rng, drawn = np.random.default_rng(seed), np.zeros(len(labels), bool)
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
+        # One stays at least: a class without training images could not be learnt.
         count = min(round(fraction * len(places)), len(places) - 1)
         drawn[rng.permutation(places)[:count]] = True
     return drawn

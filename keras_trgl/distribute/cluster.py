@@ -256,6 +256,7 @@ def _check_reachable(addresses: Sequence[str], timeout: float) -> None:
     for address in addresses:
         while True:
             try:
+                # A last try gets a moment, however late it is.
                 left = max(end - time.monotonic(), 0.2)
                 socket.create_connection(_split(address, "workers"), timeout=left).close()
                 break

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_trgl.checks import check_integer, check_positive
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 LISTENS = "listening on "
@@ -21,7 +22,7 @@ class LocalWorkers:
     """Starts workers on 127.0.0.1, to try things out, and ends them with this process.
 
     Args:
-        count: int ≥ 1.
+        count: int ≥ 1. Workers.
         threads: int ≥ 0. Threads of one operation in each; 0 is one per core. Defaults to `0`.
         cores: list of sets of core numbers, one per worker, that it may use, or `None`. Defaults
             to `None`.
@@ -66,6 +67,10 @@ class LocalWorkers:
             self.close()
             raise
 
+    def __repr__(self) -> str:
+        alive = sum(process.poll() is None for process in self.processes)
+        return shown(self, count=len(self.processes), alive=alive, addresses=self.addresses)
+
     def __enter__(self) -> "LocalWorkers":
         """Give the workers."""
         return self
@@ -87,6 +92,7 @@ class LocalWorkers:
         """
         _end(self.processes[k])
         self.processes[k] = self._start(k, int(self.addresses[k].rpartition(":")[2]))
+        # Until it says that it listens.
         self._address(self.processes[k])
 
     def _start(self, k: int, port: int) -> Any:

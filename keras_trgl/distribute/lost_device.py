@@ -20,6 +20,7 @@ from keras_trgl.registration import public
 QUICK = 2.0
 """Seconds that a device gets to answer after an error, where it answers in milliseconds."""
 ATTEMPTS = 8
+"""Questions to a device: an error of an earlier call may answer the first ones."""
 
 
 @public
@@ -31,7 +32,7 @@ class LostDeviceError(RuntimeError):
 
     Args:
         message: str. What is lost, and the way out.
-        devices: names of the lost devices. Defaults to `()`.
+        devices: sequence of str, names of the lost devices. Defaults to `()`.
 
     Attributes:
         devices: tuple of the names of the lost devices.
@@ -180,6 +181,7 @@ class Watch:
         raise result
 
     def _wait(self, box: "queue.Queue[Any]") -> Any:
+        # A part of the time, so that waiting and asking together keep to `timeout`.
         answer = min(max(self.timeout / 4, 1.0), 10.0)
         while True:
             try:

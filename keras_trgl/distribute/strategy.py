@@ -12,6 +12,7 @@ from keras_trgl.devices import current_device, device_name, device_of
 from keras_trgl.distribute.cluster import worker_of
 from keras_trgl.distribute.lost_device import LostDeviceError, Watch, _Lost
 from keras_trgl.distribute.stage_extended import StageParallelExtended
+from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
 SCHEDULES = ("skewed", "synchronous")
@@ -98,6 +99,13 @@ class StageParallelStrategy(tf.distribute.Strategy):
         self._watch = Watch(elsewhere, float(timeout), worker_of)
         super().__init__(StageParallelExtended(self, self.devices))
 
+    def __repr__(self) -> str:
+        names = {
+            name: tuple(map(_in_short, value)) if isinstance(value, tuple) else value
+            for name, value in told(self).items()
+        }
+        return shown(self, **names)
+
     def _checked(self, stage_devices: Any) -> Any:
         if stage_devices is None:
             return None
@@ -116,6 +124,9 @@ class StageParallelStrategy(tf.distribute.Strategy):
 
     def scope(self) -> Any:
         """Give the context in which models are made and compiled.
+
+        Returns:
+            Context manager.
 
         Raises:
             RuntimeError: another strategy is in force.
@@ -238,6 +249,12 @@ def _known(device: Any) -> str:
             f"A worker's device must be one that `connect` gave. Received: {device!r}. Write "
             "`devices = connect(['10.0.0.2:7000'])`, then `StageParallelStrategy(devices)`."
         ) from error
+
+
+def _in_short(device: str) -> str:
+    """Give a device's name without what every device of its process has in it."""
+    name = device.removeprefix("/job:localhost")
+    return name.replace("/replica:0", "").removeprefix("/task:0").removeprefix("/device:")
 
 
 def _is_in(here: Any, device: str) -> bool:

@@ -13,6 +13,7 @@ from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
 from keras_trgl.network.truncate import all_exits_model
+from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
 GOALS = ("max_drop", "max_latency", "target")
@@ -21,7 +22,7 @@ POINTS = 200
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ExitChoice:
     """A depth, thresholds of early exit, and the measurements they come from.
 
@@ -46,6 +47,14 @@ class ExitChoice:
     accuracy: tuple[float, ...]
     latency: tuple[float, ...]
     curve: dict[str, tuple[float, ...]]
+
+    def __repr__(self) -> str:
+        rounded = {
+            name: tuple(float(f"{one:.3g}") for one in getattr(self, name))
+            for name in ("thresholds", "accuracy", "latency")
+        }
+        points = len(next(iter(self.curve.values()), ()))
+        return shown(self, depth=self.depth, **rounded, curve=Words(f"{points} points"))
 
     def plot(self, path: Any) -> None:
         """Draw accuracy over mean depth, threshold by threshold, with the single depths.
@@ -189,6 +198,7 @@ def _latencies(exits: Exits, batch: Any, repeats: int) -> Any:
     calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
     rows = tf.cast(batch, tf.float32)
     seconds = np.empty((repeats, len(calls)))
+    # The first call traces.
     for call in calls:
         call(rows)
     for round_ in seconds:
@@ -229,10 +239,12 @@ def _best(goal: str, bound: float, accuracy: Any, latency: Any) -> int:
     Raises:
         ValueError: none meets the bound.
     """
+    # `lexsort` orders by its last key first; the other one decides among equals.
     if goal == "max_latency":
         fits = np.asarray(latency) <= bound
         order = np.lexsort((latency, -np.asarray(accuracy)))
     else:
+        # A difference of two accuracies may miss the very accuracy that it allows by a last bit.
         fits = np.asarray(accuracy) >= bound - 1e-12
         order = np.lexsort((-np.asarray(accuracy), latency))
     for place in order:

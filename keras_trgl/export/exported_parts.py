@@ -76,6 +76,7 @@ def unplaced(
             "gets into the export. Received: a call in such a scope. Export after it."
         )
     layers = [layer for stage in stages for layer in stage.blocks] + list(heads)
+    # The device in force has no public name; a new variable tells it.
     here = tf.Variable(0.0, trainable=False).device
     if all(_is_plain(variable.value, here) for layer in layers for variable in layer.variables):
         return stages, heads
@@ -88,6 +89,7 @@ def unplaced(
         if not own_heads[-1].built:
             own_heads[-1].build(shape)
         own_stages.append(own)
+    # Layer by layer: by path would fail, as paths differ between a model and its copy.
     copies = [layer for stage in own_stages for layer in stage.blocks] + own_heads
     for copy, layer in zip(copies, layers, strict=True):
         for new, old in zip(copy.weights, layer.weights, strict=True):

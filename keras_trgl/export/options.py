@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 NAME = r"[\w.-]+"
@@ -17,7 +18,7 @@ PREDICTIONS = ("logits", "probabilities", "values")
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Inputs:
     """How data come in, and how they become what the model was trained on.
 
@@ -57,16 +58,19 @@ class Inputs:
                 f"Received: preprocess={self.preprocess!r}."
             )
 
+    def __repr__(self) -> str:
+        return shown(self)
+
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Outputs:
     """What the heads predict, and what a client is told of it.
 
     Args:
-        predictions: what the heads give. `"logits"`: `logits`, `probabilities` (softmax; sigmoid
-            for a single unit) and `class_id` come out. `"probabilities"`: the same without
-            `logits`. `"values"` (a regression): `values` alone. Defaults to `"logits"`.
+        predictions: str, what the heads give. `"logits"`: `logits`, `probabilities` (softmax;
+            sigmoid for a single unit) and `class_id` come out. `"probabilities"`: the same
+            without `logits`. `"values"` (a regression): `values` alone. Defaults to `"logits"`.
         class_names: sequence of str, one per class, for an output `label`. Defaults to `None`.
         thresholds: float, or sequence of K − 1 floats, or `None`. A row leaves `confident_exit`
             at depth k < K when the probability of its likeliest class is at least the k-th;
@@ -99,8 +103,17 @@ class Outputs:
                 f"thresholds={self.thresholds}, class_names={self.class_names}. Leave them out."
             )
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     def threshold_list(self, num_stages: int) -> tuple[float, ...] | None:
-        """Give K − 1 thresholds, or `None`.
+        """Give a threshold per depth before the last.
+
+        Args:
+            num_stages: int ≥ 1, K.
+
+        Returns:
+            Tuple of K − 1 floats, or `None`.
 
         Raises:
             ValueError: another number of them, or one that is no number.
@@ -120,6 +133,9 @@ class Outputs:
     def check_classes(self, units: int) -> None:
         """Raise unless there are as many class names as classes.
 
+        Args:
+            units: int ≥ 1. Numbers in a prediction; a single one tells two classes.
+
         Raises:
             ValueError: another number.
         """
@@ -132,7 +148,7 @@ class Outputs:
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ServerFiles:
     """Files for a server beside the model itself.
 
@@ -184,3 +200,6 @@ class ServerFiles:
                     "A label must be made of letters, digits and `_`. Received: "
                     f"labels={self.labels}."
                 )
+
+    def __repr__(self) -> str:
+        return shown(self)

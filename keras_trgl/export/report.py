@@ -3,26 +3,27 @@
 import dataclasses
 from pathlib import Path
 
+from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ExportReport:
     """What was exported, and how it was checked; prints as a short text.
 
     Args:
         path: path of the version folder or file.
-        bytes: int. Size on disk.
-        max_difference: float. Largest difference of an output from the live model's, on the
-            sample it was checked with.
-        numbers: int. Numbers in the weights stored, or 0 where the format does not tell.
+        bytes: int ≥ 0. Bytes on disk.
+        max_difference: float ≥ 0. Largest difference of an output from the live model's, in the
+            output's unit, on the sample it was checked with; NaN where none was.
+        numbers: int ≥ 0. Numbers in the weights stored, or 0 where the format does not tell.
             Defaults to `0`.
-        version: int. The version's number, or 0 for a file. Defaults to `0`.
+        version: int ≥ 0. The version's number, or 0 for a file. Defaults to `0`.
         signatures: tuple of str. Names of the signatures. Defaults to `()`.
-        warmup_requests: int. Requests in the warm-up file. Defaults to `0`.
-        agreement: float. Share of the sample whose likeliest class is the live model's. Defaults
-            to `1.0`.
+        warmup_requests: int ≥ 0. Requests in the warm-up file. Defaults to `0`.
+        agreement: float in [0, 1]. Share of the sample whose likeliest class is the live
+            model's. Defaults to `1.0`.
         checked_in: str. The runtime of the check. Defaults to `"TensorFlow"`.
 
     Example:
@@ -40,6 +41,9 @@ class ExportReport:
     warmup_requests: int = 0
     agreement: float = 1.0
     checked_in: str = "TensorFlow"
+
+    def __repr__(self) -> str:
+        return shown(self, **(told(self) | {"path": str(self.path)}))
 
     def __str__(self) -> str:
         stored = f", {self.numbers:,} numbers" if self.numbers else ""

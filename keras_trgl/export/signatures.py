@@ -222,7 +222,7 @@ def signatures(
         shape = exits.spec.shape[1:]
         if shape.rank != 3 or None in shape.as_list() or shape[-1] not in (1, 3, 4):
             raise ValueError(
-                "Encoded images need examples of shape (rows, columns, channels), channels 1, 3 "
+                "Encoded images need examples of shape (height, width, channels), channels 1, 3 "
                 f"or 4. Received: {tuple(shape)}. Leave `encoded` out, or give `shape`."
             )
         spec = tf.TensorSpec((None,), tf.string, "image_bytes")

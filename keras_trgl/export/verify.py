@@ -96,6 +96,7 @@ class LiveModel:
         exits = got["exit"].numpy()
         rows = np.arange(len(exits))
         found = self.compare("confident_exit", got, np.stack(wanted)[exits - 1, rows])
+        # A row whose confidence is the threshold but for rounding may leave or stay.
         for depth, threshold in enumerate(thresholds, start=1):
             sure = np.asarray(confidence(tf.constant(wanted[depth - 1]), self.kind))
             early = (exits == depth) & (sure < threshold - self.tolerance)
@@ -135,6 +136,7 @@ def check_numbers(folder: Path, layers: Sequence[Any]) -> int:
         ExportMismatchError: something is stored twice, or was not needed.
     """
     stored = tf.train.list_variables(str(folder / "variables" / "variables"))
+    # Beside variables a checkpoint lists the graph of its objects.
     count = sum(int(np.prod(shape)) for name, shape in stored if "VARIABLE_VALUE" in name)
     needed = sum(int(np.prod(one.shape)) for layer in layers for one in layer.variables)
     if count > needed:

@@ -155,6 +155,7 @@ class CachedFeatures:
         if present is not None:
             # The new features' now: closing the old ones leaves it open.
             kept.data, present.data = present.data, None
+        # Not before: the new features come from the old ones.
         self.close()
         self._kept, self.level = kept, level
 
@@ -184,6 +185,7 @@ class CachedFeatures:
         stops: list[int] = []
         rests: list[Any] = []
         stores: list[FeatureStore] = []
+        # If a stage fails half-way, the store that was opened is closed, and the old one stays.
         with contextlib.ExitStack() as undo:
             for inputs, rest in self._source.chunks(present):
                 given = inputs

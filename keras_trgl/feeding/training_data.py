@@ -254,6 +254,7 @@ def split_validation(arrays: tuple[Any, ...], fraction: float) -> tuple[tuple[An
             f"{type(arrays[0]).__name__}. Pass `validation_data` instead."
         )
     total = len(keras.tree.flatten(arrays[0])[0])
+    # As Keras rounds it, so that both cut at the same example.
     cut = int(total * (1.0 - fraction))
     if not 0 < cut < total:
         raise ValueError(

@@ -27,16 +27,17 @@ class ConvHead(Head):
         pool: int > 0 or `None`. Window and stride of the average pool, in pixels; must divide
             both sides of the features. `None` takes the largest of 16, 8, 4, 2, 1 that divides
             them (8 for a side of 16). Defaults to `None`.
-        gain: float. Gain of the orthogonal kernels, dense included. Defaults to `0.1`.
-        weight_decay: float. PyTorch-style coupled decay of every parameter: adds
+        gain: float > 0. Gain of the orthogonal kernels, dense included; 1 keeps norms. Defaults
+            to `0.1`.
+        weight_decay: float ≥ 0. PyTorch-style coupled decay of every parameter: adds
             `weight_decay / 2` times its squared norm to the losses. Defaults to `0.0`.
-        seed: int or `None`. Seed of the kernels; `None` lets `GreedyModel` derive one, or
+        seed: int ≥ 0 or `None`. Seed of the kernels; `None` lets `GreedyModel` derive one, or
             draws one. Defaults to `None`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
         ValueError: `units` or `pool` is below 1; at build, features that are no
-            `(batch, rows, columns, channels)` or a pool that does not divide their sides.
+            `(batch, height, width, channels)` or a pool that does not divide their sides.
 
     Example:
         >>> import numpy as np
@@ -45,7 +46,8 @@ class ConvHead(Head):
         TensorShape([2, 10])
 
     Reference:
-        `1CNN` of the code of Karkar et al., NeurIPS 2023.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023: `1CNN` of its code.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class ConvHead(Head):
     def _side_pool(self, input_shape: Shape) -> int:
         if len(input_shape) != 4 or None in input_shape[1:]:
             raise ValueError(
-                "`ConvHead` takes features (batch, rows, columns, channels) of known size. "
+                "`ConvHead` takes features (batch, height, width, channels) of known size. "
                 f"Received: {input_shape}. Use `LinearHead` for other features."
             )
         sides = [int(side or 0) for side in input_shape[1:3]]
@@ -84,9 +86,20 @@ class ConvHead(Head):
         return self.pool
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
-        """Give the head's six layers."""
+        """Give the head's six layers.
+
+        Args:
+            input_shape: tuple, `(batch, height, width, channels)`.
+
+        Returns:
+            List of layers, in the order of the class's description.
+
+        Raises:
+            ValueError: another rank, an open side, or a side that `pool` does not divide.
+        """
         pool = self._side_pool(input_shape)
         dtype = self.dtype_policy
+        # Two kernels, two seeds: from one they would be drawn alike where shapes allow.
         seeds = [None if self.seed is None else derive_seed(self.seed, i) for i in range(2)]
         decay = keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
         return [

@@ -5,10 +5,11 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.types import Shape, Tensor
 
 
-class Head(keras.layers.Layer):
+class Head(Recorded, keras.layers.Layer):
     """A small network from features to prediction; its layers are made from the features' shape.
 
     An unbuilt head is its own recipe: `GreedyModel` makes one copy per stage from its
@@ -30,7 +31,15 @@ class Head(keras.layers.Layer):
         self._row: list[keras.layers.Layer] = []
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
-        """Give the head's unbuilt layers for features of this shape, batch axis included."""
+        """Give the head's unbuilt layers.
+
+        Args:
+            input_shape: tuple, the features' shape, batch axis included: for images
+                `(batch, height, width, channels)`.
+
+        Returns:
+            List of layers, called in a row; the last one gives `(batch, units)`.
+        """
         raise NotImplementedError
 
     @property
@@ -43,7 +52,9 @@ class Head(keras.layers.Layer):
         shape = tuple(input_shape)
         self._row = self.make_layers(shape)
         for layer in self._row:
-            layer.build(shape)
+            # A layer that the head was given may come built, from a file for one.
+            if not layer.built:
+                layer.build(shape)
             shape = tuple(layer.compute_output_shape(shape))
 
     def call(self, features: Tensor) -> Tensor:

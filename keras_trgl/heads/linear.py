@@ -14,9 +14,9 @@ class LinearHead(Head):
     """Mean over all axes but batch and channels, then a dense layer.
 
     Args:
-        units: int > 0. Numbers in a prediction.
-        kernel_initializer: Keras initializer of the dense kernel. Defaults to
-            `"glorot_uniform"`.
+        units: int > 0. Numbers in a prediction: classes, or 1.
+        kernel_initializer: `keras.initializers.Initializer` of the dense kernel, or its name.
+            Defaults to `"glorot_uniform"`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
@@ -29,7 +29,8 @@ class LinearHead(Head):
         TensorShape([2, 10])
 
     Reference:
-        `ALIN` of the code of Karkar et al., NeurIPS 2023.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023: `ALIN` of its code.
     """
 
     def __init__(
@@ -39,7 +40,17 @@ class LinearHead(Head):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
-        """Give the pooling, where there are positions, and the dense layer."""
+        """Give the pooling, where there are positions, and the dense layer.
+
+        Args:
+            input_shape: tuple, the features' shape, batch axis included, rank 2 to 5.
+
+        Returns:
+            List of layers.
+
+        Raises:
+            ValueError: another rank.
+        """
         dtype = self.dtype_policy
         pools = {
             3: keras.layers.GlobalAveragePooling1D,

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.layers.kernels import batch_normalize, batch_normalize_with_energy, normalize
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -16,11 +17,11 @@ FUSED_TYPES = ("float16", "bfloat16", "float32")
 
 
 @public
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(Recorded, keras.layers.BatchNormalization):
     """Keras's batch normalization, by the fused kernel where the kernel applies.
 
     Weights, configuration and moving statistics are those of `keras.layers.BatchNormalization`.
-    The kernel takes inputs `(batch, rows, columns, channels)` normalized over the last axis, in
+    The kernel takes inputs `(batch, height, width, channels)` normalized over the last axis, in
     float16, bfloat16 or float32, without mask, renormalization or synchronized replicas;
     anything else (float64, for one) takes Keras's own path.
 
@@ -35,6 +36,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
     """
 
+    always_shown = ("momentum", "epsilon")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._recording = False
@@ -44,7 +47,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Normalize by the batch's statistics (training) or the moving ones.
 
         Args:
-            inputs: tensor, `(batch, rows, columns, channels)` for the fused path.
+            inputs: tensor, `(batch, height, width, channels)` for the fused path.
             training: bool. Whether to use and move the batch's statistics. Defaults to the
                 caller's.
             mask: as in Keras; takes Keras's path.
@@ -66,13 +69,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             )
         else:
             outputs, mean, variance = batch_normalize(inputs, scale, offset, self.epsilon)
+        # Keras's own terms in Keras's own order, for the same last bits.
         kept, new = self.momentum, 1.0 - self.momentum
         self.moving_mean.assign(self.moving_mean * kept + mean * new)
         self.moving_variance.assign(self.moving_variance * kept + variance * new)
         return outputs
 
     def record(self, on: bool) -> None:
-        """Begin or end finding the mean square of the outputs along with them."""
+        """Begin or end finding the mean square of the outputs along with them.
+
+        Args:
+            on: bool. Whether to begin.
+        """
         self._recording = on
         self._mean_square = None
 
@@ -86,6 +94,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """
         return self._mean_square
 
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration, Keras's own."""
+        return dict(super().get_config())
+
     def _takes_kernel(self, inputs: Tensor, mask: Any) -> bool:
         return (
             isinstance(inputs, tf.Tensor)
@@ -94,6 +106,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and mask is None
             and not self.renorm
             and not self.synchronized
+            # The kernel takes half types only with float32 statistics, and casts nothing itself.
             and inputs.dtype.name in FUSED_TYPES
             and inputs.dtype.name == self.compute_dtype
             and self.variable_dtype == "float32"

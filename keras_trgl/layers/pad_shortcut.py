@@ -6,17 +6,18 @@ import keras
 from keras import ops
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Shape, Tensor
 
 
 @public
-class PadShortcut(keras.layers.Layer):
+class PadShortcut(Recorded, keras.layers.Layer):
     """Takes every `stride`-th pixel and appends zeros up to `channels` channels.
 
     Args:
-        channels: int. Channels of the output, at least those of the input.
-        stride: int. Step over rows and columns, in pixels. Defaults to `2`.
+        channels: int ≥ 1. Channels of the output, at least those of the input.
+        stride: int ≥ 1. Step over rows and columns, in pixels. Defaults to `2`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
@@ -48,7 +49,7 @@ class PadShortcut(keras.layers.Layer):
             )
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Give the subsampled and padded features, `(batch, rows, columns, channels)`."""
+        """Give the subsampled and padded features, `(batch, height, width, channels)`."""
         x = inputs[:, :: self.stride, :: self.stride, :]
         missing = self.channels - inputs.shape[-1]
         return ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, missing]]) if missing else x

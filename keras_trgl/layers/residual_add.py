@@ -43,7 +43,3 @@ class ResidualAdd(ResidualUnit):
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """Give the shortcut's shape."""
         return tuple(input_shape[0])
-
-    def get_config(self) -> dict[str, Any]:
-        """Give the configuration."""
-        return dict(super().get_config())

@@ -38,7 +38,8 @@ class ResidualBlock(ResidualUnit):
         branch: layer or list of layers, applied in a row: r. Must end in the shape that the
             shortcut has.
         shortcut: layer or list of layers. Defaults to `None`, the identity.
-        activation: Keras activation, or `None`. Applied after the sum. Defaults to `None`.
+        activation: function, a Keras activation, its name, or `None`. Applied after the sum.
+            Defaults to `None`.
         entry: layer or list of layers before the unit, outside its energy: a stem, or a change
             of resolution. Defaults to `None`.
         input_shape: tuple of int without the batch axis, or `None`. Lets a model be built
@@ -107,6 +108,8 @@ class ResidualBlock(ResidualUnit):
         if not self._recording:
             return ops.add(shortcut, residual)
         mean_square = self._end.mean_square if self._end is not None else None
+        # With something after the sum nobody keeps the sum itself, so the gradient could not find
+        # the residual again from it, and the residual is kept.
         if mean_square is None and self.activation is None:
             merged, mean_square = add_with_energy(shortcut, residual)
         else:

@@ -8,10 +8,11 @@ import keras
 
 from keras_trgl.checks import check_choice
 from keras_trgl.energy import REDUCTIONS, direct_energy
+from keras_trgl.recording import Recorded
 from keras_trgl.types import Tensor
 
 
-class ResidualUnit(keras.layers.Layer):
+class ResidualUnit(Recorded, keras.layers.Layer):
     """What `ResidualBlock` and `ResidualAdd` share: the energy of the latest recorded call.
 
     A member calls `_keep` in `call`, while `self._recording`, with either the residual or the
@@ -26,7 +27,11 @@ class ResidualUnit(keras.layers.Layer):
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep what `energy` needs from calls inside the context, and nothing after it."""
+        """Keep what `energy` needs from calls inside the context, and nothing after it.
+
+        Returns:
+            Context manager.
+        """
         self._record(True)
         try:
             yield
@@ -41,7 +46,7 @@ class ResidualUnit(keras.layers.Layer):
                 example, mean over the batch (the paper's formula). Defaults to `"mean"`.
 
         Returns:
-            Scalar tensor of `floatx`, squared feature units.
+            Tensor, a scalar of `floatx`, squared feature units.
 
         Raises:
             ValueError: `reduction` is another word.
@@ -54,6 +59,10 @@ class ResidualUnit(keras.layers.Layer):
                 "Call the layer and read `energy` inside `with layer.recording():`."
             )
         return direct_energy(self._residual, reduction, self._mean_square)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return dict(super().get_config())
 
     def _record(self, on: bool) -> None:
         self._recording = on

@@ -16,6 +16,7 @@ from keras_trgl.layers.chain import (
     serialize_chain,
 )
 from keras_trgl.layers.residual_unit import ResidualUnit
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Shape, Tensor
 
@@ -30,7 +31,7 @@ def residual_units(layer: keras.layers.Layer) -> list[ResidualUnit]:
 
 
 @public
-class Stage(keras.layers.Layer):
+class Stage(Recorded, keras.layers.Layer):
     """Blocks in a row, with the regulariser of their energy.
 
     Args:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_trgl.recording import Recorded
 from keras_trgl.types import StagePlace, Tensor
 
 
@@ -77,7 +78,7 @@ class StageBatch:
         return self.found_energy
 
 
-class Method:
+class Method(Recorded):
     """Says how stages are trained. Members are `LocalMethod` and `EndToEnd`.
 
     Attributes:

@@ -42,10 +42,10 @@ class TRGL(LocalMethod):
         reduction: `"mean"`: energy as the mean over every axis (published code). `"sum"`: norm
             per example, mean over the batch (the paper). Values of `tau` travel only with their
             reduction. Defaults to `"mean"`.
-        rule: how τ_k comes from a number `tau`. `"constant"`: τ_k = `tau`. `"doubled"` (the
-            paper's rule of thumb): `tau` in the second half, `tau / 2` in stages 1 to ⌊K/2⌋; the
-            flag of the published code is the second half's value too, the paper quotes the
-            smaller. A function (tau, k, K) → τ_k > 0, k = 1…K, registered by
+        rule: str or function. How τ_k comes from a number `tau`. `"constant"`: τ_k = `tau`.
+            `"doubled"` (the paper's rule of thumb): `tau` in the second half, `tau / 2` in stages
+            1 to ⌊K/2⌋; the flag of the published code is the second half's value too, the paper
+            quotes the smaller. A function (tau, k, K) → τ_k > 0, k = 1…K, registered by
             `keras.saving.register_keras_serializable`. Defaults to `"constant"`.
 
     Raises:
@@ -65,6 +65,7 @@ class TRGL(LocalMethod):
     """
 
     loss_names = ()
+    always_shown = ("tau",)
 
     def __init__(
         self,
@@ -133,10 +134,10 @@ class TRGL(LocalMethod):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TRGL":
         """Make the method from `get_config`'s result."""
-        rule = config.get("rule", "constant")
+        rule = config.get("rule")
         if isinstance(rule, dict):
-            rule = keras.saving.deserialize_keras_object(rule)
-        return cls(**{**config, "rule": rule})
+            config = {**config, "rule": keras.saving.deserialize_keras_object(rule)}
+        return cls(**config)
 
 
 def _check_registered(rule: Any) -> None:

@@ -184,6 +184,7 @@ class _Copy:
             place = self._residual_place(layer.name, inputs)
         if place is not None:
             policy = getattr(layer, "dtype_policy", None)
+            # An operation has no policy: it adds in the type that came.
             dtype = inputs[0].dtype if policy is None else policy.name
             layer = ResidualAdd(name=layer.name, dtype=dtype)
             args, kwargs = ([inputs[1 - place], inputs[place]],), {}
@@ -231,6 +232,7 @@ class _Copy:
             )
 
     def _enter(self, layer: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        # Bits of one integer: unions and differences of whole histories in one step each.
         ancestry = 1 << len(self.calls)
         for tensor in inputs:
             ancestry |= self.calls[self._maker[id(tensor)]].ancestry
@@ -292,6 +294,7 @@ def _is_sum(layer: Any, inputs: Sequence[Tensor]) -> bool:
 def _is_add(layer: Any) -> bool:
     if isinstance(layer, keras.layers.Layer):
         return type(layer) is keras.layers.Add
+    # Operations of `keras.ops` have no public classes: `+` and `ops.add` are known by name.
     return type(layer).__name__ == "Add"
 
 
@@ -321,6 +324,7 @@ def _copy_weights(source: Any, copy: Any) -> None:
     copy.set_weights(source.get_weights())
     for layer in [copy, *getattr(copy, "layers", [])]:
         if isinstance(layer, keras.layers.Normalization):
+            # Its mean and variance are not weights of the call; they come from the weights.
             layer.finalize_state()
 
 
@@ -359,6 +363,7 @@ def _cuts(calls: Sequence[_Call], end: Tensor, num_stages: int) -> list[int]:
 def _single_tensor_places(calls: Sequence[_Call], end: Tensor) -> list[int]:
     """Give the positions after which one tensor is all that later calls need, the last included."""
     last_use = {id(tensor): index for index, call in enumerate(calls) for tensor in call.inputs}
+    # The head reads the end after every call.
     last_use[id(end)] = len(calls)
     places: list[int] = []
     live: set[int] = set()

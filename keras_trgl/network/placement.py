@@ -56,6 +56,7 @@ class Placement:
             self.devices = list(wanted)
             return
         self._assign(by_depth(range(num_stages), len(devices)))
+        # Until the model is built the even split stands in, so that layers are made somewhere.
         # Costs need the shape of the data, and only one device is no choice.
         self.is_open = wanted is not None and len(devices) > 1
 
@@ -163,6 +164,7 @@ class Placement:
             if self.strategy.stage_devices == "memory":
                 costs.append(float(stage_bytes(stage.blocks, head, shape)(0, len(stage.blocks))))
             else:
+                # On one device for all: what counts is the ratio between stages.
                 with tf.device(self.strategy.devices[0]):
                     times = profile(stage.blocks, PROFILED_BATCH, head=head, input_shape=shape[1:])
                 costs.append(times.stage_seconds(0, len(stage.blocks)))

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_trgl.network.staged_network import StagedNetwork
+from keras_trgl.recording import row_of
 
 
 def _count(layer: Any) -> tuple[int, int]:
     """Give trainable parameters and all parameters, the energy's weight not counted."""
     trained = {id(variable) for variable in layer.trainable_variables}
+    # The energy's weight is a variable that no optimizer trains and no export has.
     skipped = {id(v) for v in getattr(getattr(layer, "regularizer", None), "variables", [])}
     sizes = {id(v): math.prod(v.shape) for v in layer.weights if id(v) not in skipped}
     return sum(n for key, n in sizes.items() if key in trained), sum(sizes.values())
@@ -18,6 +20,26 @@ def _count(layer: Any) -> tuple[int, int]:
 def _short(device: Any) -> str:
     """Give a device's name without what every device of this process has before it."""
     return str(device).removeprefix("/job:localhost/replica:0/task:0/device:")
+
+
+def in_short(model: Any) -> str:
+    """Give what `repr` shows of a `GreedyModel`: its parts, and how far it is made.
+
+    Args:
+        model: `GreedyModel`, built or not.
+
+    Returns:
+        str, one line.
+    """
+    if not hasattr(model, "heads"):
+        return f"{type(model).__name__}(not made yet)"
+    sizes = [len(stage.blocks) for stage in model.stages]
+    made = "not built"
+    if model.built:
+        numbers = sum(_count(layer)[1] for layer in (*model.stages, *model.heads))
+        made = f"built, {numbers:,} parameters"
+    parts = f"stages of {sizes} blocks, heads {row_of(model.heads)}"
+    return f"{type(model).__name__}({parts}, {model.method!r}, {model.regime!r}, {made})"
 
 
 def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) -> str:
@@ -72,11 +94,10 @@ def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) ->
         for row in [header, *rows]
     ]
     lines.insert(1, "-" * max(len(line) for line in lines))
-    settings = ", ".join(f"{key}={value!r}" for key, value in method.get_config().items())
     return "\n".join(
         [
             f'Model "{name}": {network.num_stages} stage{"s" if network.num_stages > 1 else ""}, '
-            f"{type(method).__name__}({settings})",
+            f"{method!r}",
             "",
             *lines,
             "",

@@ -39,6 +39,7 @@ def all_exits_model(
 ) -> keras.Model:
     """Give a functional model with every depth's prediction as a list of outputs."""
     inputs = keras.Input(input_shape[1:])
+    # All depths in one pass: each stage runs once however many heads read it.
     features = _features(stages, inputs)
     outputs = [head(x) for head, x in zip(heads, features, strict=True)]
     return keras.Model(inputs, outputs, name=name)

@@ -107,8 +107,11 @@ class Buffered(Regime):
         """Give all stages, first to last.
 
         Args:
-            num_stages: int. Stages there are.
-            epoch: int. Every epoch is alike. Defaults to `0`.
+            num_stages: int ≥ 1. Stages there are.
+            epoch: int ≥ 0. Every epoch is alike. Defaults to `0`.
+
+        Returns:
+            Tuple of ints, positions from 0.
         """
         del epoch
         return tuple(range(num_stages))
@@ -117,7 +120,10 @@ class Buffered(Regime):
         """Give how likely each stage is to be picked, up to a factor.
 
         Args:
-            num_stages: int. Stages there are.
+            num_stages: int ≥ 1. Stages there are.
+
+        Returns:
+            List of K floats in (0, 1].
 
         Raises:
             ValueError: the slow stage is not among them.

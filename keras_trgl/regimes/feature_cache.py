@@ -5,14 +5,15 @@ import os
 from typing import Any
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 
 KINDS = ("memory", "disk")
 
 
 @public
-@dataclasses.dataclass(frozen=True)
-class FeatureCache:
+@dataclasses.dataclass(frozen=True, repr=False)
+class FeatureCache(Recorded):
     """Where the inputs of the stage in training are kept, so that frozen stages run once.
 
     Args:
@@ -35,6 +36,8 @@ class FeatureCache:
         >>> FeatureCache("disk", max_bytes=2**30).kind
         'disk'
     """
+
+    always_shown = ("kind",)
 
     kind: str = "memory"
     max_bytes: int | None = None

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.regimes.feature_cache import FeatureCache
+from keras_trgl.recording import shown, told
+from keras_trgl.regimes.feature_cache import KINDS, FeatureCache
 from keras_trgl.regimes.regime import Regime, Visit
 from keras_trgl.regimes.stop_stage import StopStage
 
@@ -16,8 +17,10 @@ FROZEN = ("inference", "train")
 class InTurn(Regime):
     """One stage steps at a time, on the output of the frozen stages before it.
 
-    A member says in how many laps the epochs are spent.
+    A member says in how many laps the epochs are spent; `Sequential` documents the arguments.
     """
+
+    always_shown: tuple[str, ...] = ("epochs",)
 
     def __init__(
         self,
@@ -57,11 +60,21 @@ class InTurn(Regime):
         self.stop = stop
         self.idle_device = idle_device
 
+    def __repr__(self) -> str:
+        given = told(self)
+        for kind in KINDS:
+            if given.get("cache") == FeatureCache(kind):
+                given["cache"] = kind  # As it is mostly given.
+        return shown(self, **given)
+
     def visits(self, num_stages: int) -> tuple[Visit, ...]:
         """Give a visit per lap and stage.
 
         Args:
-            num_stages: int. Stages there are.
+            num_stages: int ≥ 1. Stages there are.
+
+        Returns:
+            Tuple of `Visit`, lap by lap, stage by stage.
 
         Raises:
             ValueError: `epochs` is a list of another length.

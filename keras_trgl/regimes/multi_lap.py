@@ -17,13 +17,14 @@ class MultiLap(InTurn):
     `Sequential`.
 
     Args:
-        epochs: int, or list of them, one per stage. A stage's epochs over all laps; must divide
+        epochs: int ≥ 1, or list of them, one per stage. A stage's epochs over all laps; must divide
             into `num_laps`. Defaults to `10`.
-        num_laps: int ≥ 1. R. Defaults to `5`.
-        cache: see `Sequential`. Defaults to `None`.
-        frozen: see `Sequential`. Defaults to `"inference"`.
-        stop: see `Sequential`. Defaults to `None`.
-        idle_device: see `Sequential`. Defaults to `None`.
+        num_laps: int ≥ 1. R, laps over all stages. Defaults to `5`.
+        cache: `None`, `"memory"`, `"disk"` or a `FeatureCache`, as in `Sequential`. Defaults to
+            `None`.
+        frozen: `"inference"` or `"train"`, as in `Sequential`. Defaults to `"inference"`.
+        stop: `StopStage` or `None`, as in `Sequential`. Defaults to `None`.
+        idle_device: str or `None`, as in `Sequential`. Defaults to `None`.
 
     Raises:
         ValueError: `epochs` do not divide into `num_laps`; as for `Sequential`.
@@ -35,8 +36,11 @@ class MultiLap(InTurn):
         [(0,), (1,), (0,), (1,)]
 
     Reference:
-        Karkar et al., NeurIPS 2023, section 4 (multi-lap sequential training).
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, section 4 (multi-lap sequential training).
     """
+
+    always_shown = ("epochs", "num_laps")
 
     def __init__(
         self,
@@ -49,6 +53,11 @@ class MultiLap(InTurn):
     ) -> None:
         check_integer("num_laps", num_laps, 1)
         super().__init__(epochs, int(num_laps), cache, frozen, stop, idle_device)
+
+    @property
+    def num_laps(self) -> int:
+        """Laps over all stages, R."""
+        return self.laps
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

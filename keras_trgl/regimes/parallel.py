@@ -17,18 +17,19 @@ class Parallel(Regime):
         (0, 1, 2)
 
     Reference:
-        Karkar et al., NeurIPS 2023, algorithm 2.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, algorithm 2.
     """
 
     def plan(self, num_stages: int, epoch: int = 0) -> tuple[int, ...]:
         """Give all stages, first to last.
 
         Args:
-            num_stages: int. Stages there are.
-            epoch: int. Every epoch is alike. Defaults to `0`.
+            num_stages: int ≥ 1. Stages there are.
+            epoch: int ≥ 0. Every epoch is alike. Defaults to `0`.
 
         Returns:
-            Tuple of positions from 0.
+            Tuple of ints, positions from 0.
         """
         del epoch
         return tuple(range(num_stages))

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_trgl.recording import Recorded
+
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
@@ -11,7 +13,7 @@ class Visit:
     Attributes:
         plan: positions, from 0, of the stages that step.
         lap: int ≥ 1. Which pass over all stages it belongs to.
-        epochs: int ≥ 1.
+        epochs: int ≥ 1. Epochs of the whole data.
     """
 
     plan: tuple[int, ...]
@@ -19,7 +21,7 @@ class Visit:
     epochs: int
 
 
-class Regime:
+class Regime(Recorded):
     """Says which stages step, epoch by epoch. It never sees a tensor.
 
     Attributes:
@@ -38,7 +40,10 @@ class Regime:
         """Give the visits in order; none where every epoch is alike, however many there are.
 
         Args:
-            num_stages: int. Stages there are.
+            num_stages: int ≥ 1. Stages there are.
+
+        Returns:
+            Tuple of `Visit`, whose epochs sum to those of the run.
         """
         del num_stages
         return ()
@@ -47,8 +52,14 @@ class Regime:
         """Give the positions, from 0, of the stages that step in an epoch, in order.
 
         Args:
-            num_stages: int. Stages there are.
+            num_stages: int ≥ 1. Stages there are.
             epoch: int ≥ 0. Epoch of the whole run. Defaults to `0`.
+
+        Returns:
+            Tuple of ints, positions from 0.
+
+        Raises:
+            NotImplementedError: the visits are over, or there are none.
         """
         for visit in self.visits(num_stages):
             if epoch < visit.epochs:

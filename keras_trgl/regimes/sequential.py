@@ -41,7 +41,8 @@ class Sequential(InTurn):
         [(0,), (0,), (1,), (1,), (1,)]
 
     Reference:
-        Karkar et al., NeurIPS 2023, algorithm 1.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, algorithm 1.
     """
 
     def __init__(
@@ -53,3 +54,7 @@ class Sequential(InTurn):
         idle_device: str | None = None,
     ) -> None:
         super().__init__(epochs, 1, cache, frozen, stop, idle_device)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return dict(super().get_config())

@@ -3,11 +3,12 @@
 from typing import Any
 
 from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 
 
 @public
-class StopStage:
+class StopStage(Recorded):
     """Ends a stage's training when it stops improving; the next stage goes on.
 
     Args:
@@ -17,7 +18,8 @@ class StopStage:
             Defaults to `"loss"`.
         mode: `"min"`, `"max"` or `"auto"`: the largest is best where the name says accuracy or
             AUC. Defaults to `"auto"`.
-        min_delta: float ≥ 0. Least change that counts as an improvement. Defaults to `0.0`.
+        min_delta: float ≥ 0. Least change that counts as an improvement, in the unit of what is
+            watched. Defaults to `0.0`.
 
     Every visit of a stage starts anew. Weights stay those of its last epoch.
 
@@ -48,12 +50,27 @@ class StopStage:
         self.min_delta = float(min_delta)
 
     def key(self, depth: int) -> str:
-        """Give the log's name of what is watched while stage k = `depth` trains."""
+        """Give the log's name of what is watched while stage k trains.
+
+        Args:
+            depth: int, k = 1…K.
+
+        Returns:
+            str, such as `"val_stage_2_loss"`.
+        """
         name = self.monitor.removeprefix("val_")
         return f"{'val_' if name != self.monitor else ''}stage_{depth}_{name}"
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Tell whether `value` is better than `best` by more than `min_delta`; NaN never is."""
+        """Tell whether a value is better than the best one by more than `min_delta`.
+
+        Args:
+            value: float, in the unit of what is watched; NaN is never better.
+            best: float, likewise, or `None` for a visit's first epoch.
+
+        Returns:
+            bool.
+        """
         if value != value:
             return False
         largest = any(word in self.monitor.lower() for word in ("acc", "auc"))

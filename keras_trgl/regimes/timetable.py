@@ -41,7 +41,7 @@ class Timetable:
 
     Args:
         regime: `Regime`.
-        num_stages: int. Stages there are.
+        num_stages: int ≥ 1. Stages there are.
     """
 
     def __init__(self, regime: Regime, num_stages: int) -> None:
@@ -102,6 +102,7 @@ class Timetable:
         if not self._visits:
             return False
         rule, (visit, left) = self._regime.stop, self._locate(epoch)
+        # A visit starts anew, also a later lap of the same stage.
         if left == 0:
             self._best, self._wait = None, 0
         last = left + 1 == visit.epochs
@@ -112,6 +113,7 @@ class Timetable:
                 self._best, self._wait = value, 0
             else:
                 self._wait += 1
+            # Keras's epochs count on without a gap: later visits come earlier by what is left out.
             if self._wait >= rule.patience:
                 self._skipped += visit.epochs - left - 1
         return epoch + self._skipped + 1 >= (self.total_epochs or 0)

@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_trgl.checks import check_choice, check_positive
 from keras_trgl.energy import REDUCTIONS, direct_energy
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -26,13 +27,13 @@ def kinetic_energy(residuals: list[Tensor], reduction: str = "mean") -> Tensor:
     """Give the kinetic energy of a stage from its blocks' residuals.
 
     Args:
-        residuals: list of tensors, one per block, each `(batch, ...)`.
+        residuals: list of tensors, one per block, each `(batch, …)`.
         reduction: `"mean"`: mean of `r ** 2` over all axes (published code). `"sum"`: squared
             norm per example, mean over the batch (the paper). Both sum over blocks. Defaults
             to `"mean"`.
 
     Returns:
-        Scalar tensor of `floatx`, squared feature units. Zero for an empty list.
+        Tensor, a scalar of `floatx`, squared feature units. Zero for an empty list.
 
     Raises:
         ValueError: `reduction` is another word.
@@ -55,7 +56,7 @@ def kinetic_energy(residuals: list[Tensor], reduction: str = "mean") -> Tensor:
 
 
 @public
-class KineticEnergy(keras.layers.Layer):
+class KineticEnergy(Recorded, keras.layers.Layer):
     """Adds `energy / (2 tau)` to the losses of the stage that calls it.
 
     Args:
@@ -79,8 +80,11 @@ class KineticEnergy(keras.layers.Layer):
         (2.75, 2.75)
 
     Reference:
-        Karkar et al., NeurIPS 2023, equation 4.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, equation 4.
     """
+
+    always_shown = ("tau",)
 
     def __init__(self, tau: float = 1.0, reduction: str = "mean", **kwargs: Any) -> None:
         # floatx, not a half type: the energy is added up in full precision.
@@ -104,6 +108,7 @@ class KineticEnergy(keras.layers.Layer):
                     np.full(shape, value, dtype)
                 ),
                 trainable=False,
+                # Replicas compute the same value: a sum would count it once for each.
                 aggregation="only_first_replica",
                 name=name,
                 **options,
@@ -149,11 +154,11 @@ class KineticEnergy(keras.layers.Layer):
 
         Args:
             loss: scalar tensor, the task loss of the batch, mean over the global batch.
-            h: float. λ ← λ + h·loss …
-            s: int. … where s divides the batch's number.
+            h: float > 0. λ ← λ + h·loss …
+            s: int ≥ 1, batches. … where s divides the batch's number.
 
         Returns:
-            Scalar tensors, int64 and the multiplier's type.
+            Tuple of two scalar tensors, int64 and of the multiplier's type.
         """
         batch = ops.add(self.batches, np.asarray(1, "int64"))
         multiplier = ops.convert_to_tensor(self.multiplier)
@@ -162,7 +167,12 @@ class KineticEnergy(keras.layers.Layer):
         return batch, ops.where(due, ops.add(multiplier, step), multiplier)
 
     def move_multiplier(self, batch: Tensor, multiplier: Tensor) -> None:
-        """Assign `next_multiplier`'s result, and the weight 1/λ."""
+        """Assign `next_multiplier`'s result, and the weight 1/λ.
+
+        Args:
+            batch: scalar tensor, int64. The batch's number, from 1.
+            multiplier: scalar tensor, λ > 0, in task loss per unit of energy.
+        """
         self.batches.assign(batch)
         self.multiplier.assign(multiplier)
         self.weight.assign(ops.divide(np.asarray(1.0, self.weight.dtype), multiplier))

@@ -28,7 +28,8 @@ def by_depth(blocks: Sequence[Any], num_stages: int) -> list[int]:
         [14, 14, 13, 13]
 
     Reference:
-        Karkar et al., NeurIPS 2023, section 4: modules of equal depth.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, section 4: modules of equal depth.
     """
     check_split(len(blocks), num_stages)
     size, larger = divmod(len(blocks), num_stages)

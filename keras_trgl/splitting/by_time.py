@@ -26,8 +26,8 @@ def by_time(
     Args:
         blocks: list of layers, built or not.
         num_stages: int, K, 1 to `len(blocks)`.
-        batch: array of data, a number of examples, or a `Profile` of these blocks, which serves
-            for several K. Defaults to `32`.
+        batch: array of data `(batch, …)`, a number of examples, or a `Profile` of these blocks,
+            which serves for several K. Defaults to `32`.
         head: unbuilt layer that every stage gets a copy of, or `None` to leave heads out; not
             with a `Profile`. Defaults to `None`.
         input_shape: tuple without the batch axis. `None` asks the first block. Defaults to

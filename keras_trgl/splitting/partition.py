@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from keras_trgl.checks import check_integer
+from keras_trgl.registration import public
 
 
 def check_split(num_blocks: int, num_stages: int) -> None:
@@ -27,6 +28,7 @@ def check_split(num_blocks: int, num_stages: int) -> None:
         )
 
 
+@public
 def min_max_partition(
     num_items: int, num_parts: int, cost: Callable[[int, int], float]
 ) -> list[int]:
@@ -67,6 +69,7 @@ def min_max_partition(
                 "Costs must be finite numbers of at least 0. "
                 f"Received: cost({start}, {end})={value}. Check what was measured or counted."
             )
+    # Two passes: the best worst cost leaves many cuts, of which the most even one is taken.
     worst = _least_worst(num_items, num_parts, costs)
     return _most_even(num_items, num_parts, costs, worst)
 
@@ -97,6 +100,7 @@ def _most_even(
                 if costs[cut, end] > worst or sums[part - 1][cut] == math.inf:
                     continue
                 total = sums[part - 1][cut] + costs[cut, end] ** 2
+                # `<`, not `<=`: the first of equal cuts has the largest last part.
                 if total < sums[part][end]:
                     sums[part][end], cuts[part][end] = total, cut
     sizes, end = [], items

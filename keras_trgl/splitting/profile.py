@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.devices import current_device
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
@@ -22,16 +23,17 @@ WARM_UP = 2
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Profile:
     """What blocks, and the heads at the stages' ends, cost for one batch.
 
     Args:
-        block_seconds: tuple of float, one per block: forward and backward pass.
-        head_seconds: tuple of float, one per block: a head on that block's output, 0 without.
+        block_seconds: tuple of float, seconds, one per block: forward and backward pass.
+        head_seconds: tuple of float, seconds, one per block: a head on that block's output, 0
+            without.
         block_bytes: tuple of int, one per block: activations that backpropagation keeps.
         head_bytes: tuple of int, one per block: those of a head on that block's output.
-        bytes_of_stage: function of (start, end), as `stage_bytes`.
+        bytes_of_stage: function of (start, end): bytes, as `stage_bytes`.
 
     Example:
         >>> from keras_trgl.splitting import Profile
@@ -44,14 +46,24 @@ class Profile:
     head_seconds: tuple[float, ...]
     block_bytes: tuple[int, ...]
     head_bytes: tuple[int, ...]
-    bytes_of_stage: Callable[[int, int], int] = dataclasses.field(repr=False)
+    bytes_of_stage: Callable[[int, int], int]
+
+    def __repr__(self) -> str:
+        sums = {
+            name: float(f"{sum(getattr(self, name)):.3g}")
+            for name in ("block_seconds", "head_seconds")
+        }
+        return shown(self, blocks=len(self.block_bytes), **sums, block_bytes=sum(self.block_bytes))
 
     def stage_seconds(self, start: int, end: int) -> float:
         """Give the seconds of a stage of blocks start to end − 1, its head included.
 
         Args:
-            start: int. Position of the first block, from 0.
+            start: int ≥ 0. Position of the first block, from 0.
             end: int. Position after the last block.
+
+        Returns:
+            float, seconds per batch.
         """
         return sum(self.block_seconds[start:end]) + self.head_seconds[end - 1]
 
@@ -59,8 +71,11 @@ class Profile:
         """Give the bytes of a stage of blocks start to end − 1, as `by_memory` counts them.
 
         Args:
-            start: int. Position of the first block, from 0.
+            start: int ≥ 0. Position of the first block, from 0.
             end: int. Position after the last block.
+
+        Returns:
+            int, bytes per batch.
         """
         return self.bytes_of_stage(start, end)
 

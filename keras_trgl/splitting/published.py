@@ -37,7 +37,7 @@ def published(name: str, num_stages: int) -> list[int]:
             `"infopro_resnet110"`, `"infopro_resnet110_balanced"` (by weight, STL-10),
             `"infopro_resnet32"`; `"sedona_vgg19"` and `"sedona_resnet50"`, `101`, `152` (found
             by search).
-        num_stages: int, K.
+        num_stages: int ≥ 1, K.
 
     Returns:
         List of K ints that sum to the network's number of blocks.
@@ -52,8 +52,10 @@ def published(name: str, num_stages: int) -> list[int]:
         [6, 8, 12, 28]
 
     Reference:
-        Karkar et al., NeurIPS 2023, and Wang et al., "InfoPro", ICLR 2021: their code.
-        Pyeon et al., "Sedona", ICLR 2021.
+        Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
+        Scheme", NeurIPS 2023, and Wang et al., "Revisiting Locally Supervised Learning" (InfoPro),
+        ICLR 2021: their code. Pyeon et al., "SEDONA: Search for Decoupled Neural Networks", ICLR
+        2021, by search.
     """
     check_choice("name", name, tuple(SIZES))
     check_integer("num_stages", num_stages, 1)

@@ -78,7 +78,7 @@ def data_shape(first: Any, input_shape: Shape | None) -> Shape:
     if expected is None:
         raise ValueError(
             "The shape of the data must be known to count bytes. Received: input_shape=None and "
-            "a first block that does not tell. Pass `input_shape=(rows, columns, channels)`."
+            "a first block that does not tell. Pass `input_shape=(height, width, channels)`."
         )
     hint = "Every side but the batch must be known to count bytes, as in `(32, 32, 3)`."
     for side in expected:

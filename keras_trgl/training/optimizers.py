@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -56,7 +57,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
 
     Args:
         optimizers: list of unbuilt Keras optimizers, one per stage.
-        name: str. Defaults to `"stage_optimizers"`.
+        name: str. Name for logs and files. Defaults to `"stage_optimizers"`.
 
     `learning_rate` reads the last stage's and sets all of them; each one's own is
     `optimizers[k].learning_rate`.
@@ -85,6 +86,9 @@ class StageOptimizers(keras.optimizers.Optimizer):
         self._known: dict[int, list[int]] = {}
         self._on: On = anywhere
 
+    def __repr__(self) -> str:
+        return shown(self)
+
     @classmethod
     def from_template(
         cls, optimizer: Any, num_stages: int, on: On | None = None
@@ -94,10 +98,13 @@ class StageOptimizers(keras.optimizers.Optimizer):
         Args:
             optimizer: anything `keras.optimizers.get` takes, a list of K of those, or a
                 `StageOptimizers`.
-            num_stages: int. K.
+            num_stages: int ≥ 1, K.
             on: function of k, counted from 0, that gives the context in which stage k's
                 optimizer is made, also those of a list; `None` makes a single one's copies
                 anywhere, and takes those of a list as they are. Defaults to `None`.
+
+        Returns:
+            `StageOptimizers`.
 
         Raises:
             ValueError: a list of another length, or an optimizer that was built elsewhere.
@@ -145,7 +152,10 @@ class StageOptimizers(keras.optimizers.Optimizer):
                 self.optimizers[k] = scaled
 
     def bind(self, variables_of: Callable[[int], Variables]) -> None:
-        """Tell which variables stage k, counted from 0, trains.
+        """Tell which variables each stage trains.
+
+        Args:
+            variables_of: function of k, counted from 0, that gives stage k's variables.
 
         Raises:
             ValueError: an optimizer was built on others, those of another model.
@@ -240,7 +250,14 @@ class StageOptimizers(keras.optimizers.Optimizer):
         )
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """Give the loss as it is: each stage scales its own."""
+        """Give the loss as it is: each stage scales its own.
+
+        Args:
+            loss: scalar tensor.
+
+        Returns:
+            The same tensor, a scalar.
+        """
         return loss
 
     def save_own_variables(self, store: Any) -> None:
