@@ -9,17 +9,19 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_stage_sizes
 from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.keeping.saving import read_seed, write_seed
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
 from keras_trgl.methods.trgl import TRGL, VanGL
 from keras_trgl.network import from_model as functional
+from keras_trgl.network.live_seeds import seed_again
 from keras_trgl.network.ownership import (
     bring_home,
     chosen,
+    claim,
     head_recipes,
-    own_heads,
-    own_stages,
+    own_parts,
     pick_seed,
 )
 from keras_trgl.network.placement import on_devices
@@ -103,12 +105,14 @@ class GreedyModel(CompiledNetwork):
         self.method = chosen("method", method, Method, METHODS)
         self.regime = chosen("regime", regime, Regime, REGIMES)
         self.seed = pick_seed(seed)
-        parts, self.placement = own_stages(stages, heads, self.method, self.seed)
+        self._seed_is_given = seed is not None
+        parts, exits, self.placement = own_parts(stages, heads, self.method)
         self.stages: list[Stage] = parts
-        self.heads: list[Any] = own_heads(heads, parts, self.seed, self.placement)
+        self.heads: list[Any] = exits
         self.placement.check_idle(self.regime.idle_device)
         self.training_run: TrainingRun | None = None
         self._timetable = Timetable(self.regime, len(parts))
+        claim(self, [*(block for stage in parts for block in stage.blocks), *exits])
         expected = getattr(parts[0].blocks[0], "expected_input_shape", None)
         if expected is not None:
             self.build((None, *expected))
@@ -431,6 +435,19 @@ class GreedyModel(CompiledNetwork):
         devices = self.placement.devices
         print_fn(stage_table(self.name, shape, stages, heads, self.method, optimizers, devices))
 
+    def save_assets(self, dir_path: Any) -> None:
+        """Keep a seed that was drawn, which is no setting, in a saved model's file."""
+        if not self._seed_is_given:
+            write_seed(dir_path, self.seed)
+
+    def load_assets(self, dir_path: Any) -> None:
+        """Take up the seed that the saved model had drawn; a clone draws its own."""
+        seed = read_seed(dir_path)
+        if seed is not None:
+            self.seed = seed
+            if self.built:
+                seed_again(self.stages, self.heads, seed)
+
     def get_config(self) -> dict[str, Any]:
         """Give the configuration: stages, heads, method, regime and seed."""
         serialize = keras.saving.serialize_keras_object
@@ -440,7 +457,7 @@ class GreedyModel(CompiledNetwork):
             "heads": [serialize(head) for head in self.heads],
             "method": serialize(self.method),
             "regime": serialize(self.regime),
-            "seed": self.seed,
+            "seed": self.seed if self._seed_is_given else None,
         }
 
     @classmethod

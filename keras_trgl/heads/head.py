@@ -5,14 +5,14 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.layers.chain import build_chain
 from keras_trgl.types import Shape, Tensor
 
 
 class Head(keras.layers.Layer):
     """A small network from features to prediction; its layers are made from the features' shape.
 
-    An unbuilt head is its own recipe: `GreedyModel` makes one copy per stage from its
-    configuration. A member fills in `make_layers`.
+    A single unbuilt head is a recipe: `GreedyModel` makes one copy per stage. A member fills in `make_layers`.
 
     Args:
         units: int > 0. Numbers in a prediction: classes, or 1 for a binary task or a
@@ -42,9 +42,7 @@ class Head(keras.layers.Layer):
         """Make and build the layers for features of this shape, batch axis included."""
         shape = tuple(input_shape)
         self._row = self.make_layers(shape)
-        for layer in self._row:
-            layer.build(shape)
-            shape = tuple(layer.compute_output_shape(shape))
+        build_chain(self._row, shape)
 
     def call(self, features: Tensor) -> Tensor:
         """Give the prediction, `(batch, units)`.

@@ -5,9 +5,13 @@ from typing import Any
 import keras
 
 from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
+from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.live_seeds import build_blocks, build_seeded
+from keras_trgl.network.ownership import check_apart
 from keras_trgl.network.placement import Placement, on_devices
 from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.seeds import HEAD
 from keras_trgl.types import Shape, Tensor
 
 
@@ -20,6 +24,7 @@ class StagedNetwork(keras.Model):
     stages: list[Stage]
     heads: list[Any]
     placement: Placement
+    seed: int
     built: bool
     train_function: Any
     test_function: Any
@@ -43,13 +48,17 @@ class StagedNetwork(keras.Model):
         self._input_shape = shape
         if self.placement.is_open:
             self._settle(shape)
+        blocks = 0
         for depth, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True), start=1):
             with self.placement.on(depth - 1):
                 if not stage.built:
+                    build_blocks(stage.blocks, shape, self.seed, blocks)
                     stage.build(shape)
                 shape = tuple(stage.compute_output_shape(shape))
+                blocks += len(stage.blocks)
                 if not head.built:
-                    self._build_head(head, depth, shape)
+                    self._build_head(head, depth, shape, blocks - 1)
+        check_apart(self.stages, self.heads)
         self.built = True
 
     def _settle(self, shape: Shape) -> None:
@@ -58,10 +67,10 @@ class StagedNetwork(keras.Model):
         for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             self.placement.move(k, [*stage.variables, *head.variables])
 
-    @staticmethod
-    def _build_head(head: Any, depth: int, shape: Shape) -> None:
+    def _build_head(self, head: Any, depth: int, shape: Shape, block: int) -> None:
+        # A head's seed comes from the index of the block before it, so it does not depend on K.
         try:
-            head.build(shape)
+            build_seeded(head, shape, self.seed, HEAD, block)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
@@ -109,7 +118,7 @@ class StagedNetwork(keras.Model):
         shape = tuple(input_shape)
         for stage in self.stages:
             shape = tuple(stage.compute_output_shape(shape))
-        return tuple(self.heads[-1].compute_output_shape(shape))
+        return output_shape(self.heads[-1], shape)
 
     @on_devices
     def predict(self, *args: Any, **kwargs: Any) -> Any:
@@ -169,7 +178,7 @@ class StagedNetwork(keras.Model):
         shape, shapes = self._input_shape or (), []
         for stage, head in zip(self.stages, self.heads, strict=True):
             shape = tuple(stage.compute_output_shape(shape))
-            shapes.append(tuple(head.compute_output_shape(shape)))
+            shapes.append(output_shape(head, shape))
         return shapes
 
     def drain(self) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.layers.chain import output_shape
 from keras_trgl.types import Shape
 
 
@@ -52,7 +53,7 @@ def stage_table(
     for k, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
         by = f"loss {k}, {optimizers[k - 1].name}" if optimizers else f"loss {k}"
         shape = stage.compute_output_shape(shape)
-        head_shape = head.compute_output_shape(shape)
+        head_shape = output_shape(head, shape)
         for kind, layer, blocks, output in (
             ("stage", stage, str(len(stage.blocks)), shape),
             ("head", head, "", head_shape),

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.layers.chain import build_layer
+from keras_trgl.layers.copying import copy_layer
 from keras_trgl.splitting.activation_bytes import Counter, Held, bytes_of
 from keras_trgl.types import Shape
 
@@ -84,9 +86,8 @@ def data_shape(first: Any, input_shape: Shape | None) -> Shape:
 def _head_bytes(head: Any, features: Held) -> int:
     if head is None:
         return 0
-    copy = type(head).from_config(head.get_config())
-    if not copy.built:
-        copy.build(features.shape)
+    copy = copy_layer(head)
+    build_layer(copy, features.shape)
     counter = Counter()
     # What the head keeps of the features is the head's, and not the next block's.
     counter.walk([copy], Held(features.shape, features.counted))

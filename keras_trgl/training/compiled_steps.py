@@ -17,6 +17,7 @@ from keras_trgl.network.placement import Placement
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
+from keras_trgl.training.exit_settings import exit_settings
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_step import (
@@ -36,13 +37,6 @@ WAYS_OUT = {
     LABEL_RANGE: "Renumber the classes, or give the heads more `units`.",
 }
 """What a check inside a traced step said, and the way out."""
-
-
-def _copied(value: Any) -> Any:
-    """Give a metric of its own to every exit; names and functions pass."""
-    if isinstance(value, keras.metrics.Metric):
-        return type(value).from_config(value.get_config())
-    return value
 
 
 class CompiledSteps:
@@ -72,12 +66,12 @@ class CompiledSteps:
         self.stored: StoredStep | None = None
         self.loss = loss
         self.compiled_with: dict[str, Any] = {}
+        own = exit_settings(len(stages), loss=loss, **settings)
         for k, (stage, head, optimizer) in enumerate(zip(stages, heads, optimizers, strict=True)):
             device = None if placement is None else placement.devices[k]
             with contextlib.nullcontext() if device is None else tf.device(device):
                 exit_model = Exit(name=f"exit_{k + 1}")
-                copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
-                exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
+                exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 self.steps.append(
                     StageStep(k + 1, stage, head, exit_model, optimizer, method or Method(), device)
                 )
@@ -164,7 +158,7 @@ class CompiledSteps:
             step, home = self.steps[k], homes[k in plan]
             if move_variables([*step.stage.variables, *step.head.variables], home):
                 with tf.device(home):
-                    step.optimizer = optimizers.rebuild(k)
+                    optimizers.follow(k)
                 step.retrace()
                 moved.append(step)
         return bool(moved)
