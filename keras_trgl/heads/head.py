@@ -12,7 +12,8 @@ from keras_trgl.types import Shape, Tensor
 class Head(keras.layers.Layer):
     """A small network from features to prediction; its layers are made from the features' shape.
 
-    A single unbuilt head is a recipe: `GreedyModel` makes one copy per stage. A member fills in `make_layers`.
+    A single unbuilt head is a recipe: `GreedyModel` makes one copy per stage. A member fills in
+    `make_layers`.
 
     Args:
         units: int > 0. Numbers in a prediction: classes, or 1 for a binary task or a

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.layers.inner import config_of
+from keras_trgl.layers.inner import config_of, inner_layers
 
 _OF_ITSELF = {"name", "built", "_path", "_parent_path", "_called", "_lock", "_build_shapes_dict"}
 """Plain attributes that every Keras layer has and that tell of itself, not of its settings."""
@@ -85,7 +85,7 @@ class _Copies:
             made = keras.models.clone_model(layer, clone_function=self.of)
             made.name = name
             return made
-        if layer.weights:
+        if layer.weights and not _is_rebuilt(layer):
             return _made_anew(layer, name, "has weights already")
         try:
             return self._part_by_part(layer, name)
@@ -93,7 +93,7 @@ class _Copies:
             return _made_anew(layer, name, str(error))
 
     def _part_by_part(self, layer: Any, name: str) -> Any:
-        kind = type(layer)
+        kind: Any = type(layer)
         try:
             made = kind.__new__(kind)
         except TypeError as error:
@@ -106,16 +106,17 @@ class _Copies:
         self._made[id(layer)] = (layer, made)
         known = set(vars(made))
         for key, value in list(vars(layer).items()):
+            # TensorFlow keeps its books of dependencies by itself, under names of this kind.
+            if key.startswith("_self"):
+                continue
             if key not in known:
-                setattr(made, key, self.of(value))
-            elif key == "_auto_config" or (
-                isinstance(value, _SETTINGS) and key not in _OF_ITSELF and not key.startswith("_self")
-            ):
+                setattr(made, key, None if layer.built and _is_state(value) else self.of(value))
+            elif key == "_auto_config" or (isinstance(value, _SETTINGS) and key not in _OF_ITSELF):
                 setattr(made, key, value)
         for inner in layer.layers if isinstance(layer, keras.Sequential) else ():
             made.add(self.of(inner))
         # Layers without weights are built from the start.
-        made.built = layer.built
+        made.built = layer.built and not layer.weights
         return made
 
     def _copied(self, value: Any) -> Any:
@@ -157,6 +158,17 @@ def _is_functional(layer: Any) -> bool:
     return type(layer) is type(keras.Model(layer.inputs, layer.outputs))
 
 
+def _is_rebuilt(layer: Any) -> bool:
+    """Say whether all weights of a built layer are made by its `build`, and only there."""
+    whole = layer.built and type(layer).__module__.startswith("keras.")
+    return whole and not any(inner.weights for inner in inner_layers(layer))
+
+
+def _is_state(value: Any) -> bool:
+    held = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(one, keras.Variable) for one in held)
+
+
 def _adapted(layer: Any, name: str) -> Any:
     made = type(layer).from_config({**layer.get_config(), "name": name})
     if not made.built:
@@ -168,16 +180,21 @@ def _adapted(layer: Any, name: str) -> Any:
 
 def _made_anew(layer: Any, name: str, reason: str) -> Any:
     """Give a layer made from the configuration, where the live object cannot be copied."""
-    try:
-        made = type(layer).from_config(layer.get_config())
-    except Exception as error:
-        # Whatever a user's class raises: the copy cannot be had.
-        raise _CannotCopyError(
-            f"{reason}, and cannot be made anew from its configuration "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
-    made.name = name
-    return made
+    config = config_of(layer) or {}
+    own = {key: one for key, one in config.items() if key not in ("name", "trainable", "dtype")}
+    failed: list[str] = []
+    # Keras's own entries are no arguments of a class without **kwargs.
+    for entries in (config, own):
+        try:
+            made = type(layer).from_config(entries)
+        except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
+            failed.append(" ".join(str(error).split()))
+            continue
+        made.name = name
+        return made
+    raise _CannotCopyError(
+        f"{reason}, and cannot be made anew from its configuration ({failed[-1][:100]})"
+    )
 
 
 def _check_stateless(value: Any) -> None:

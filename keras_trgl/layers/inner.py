@@ -5,6 +5,7 @@ among attributes, in lists and in dicts, in the order in which they were set.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +69,9 @@ def seed_generators(layer: Any) -> list[Any]:
 
 def config_of(part: Any) -> dict[str, Any] | None:
     """Give a part's configuration, or `None` where it has none: a user's object needs none."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        # Keras warns of a lambda, which only matters where the configuration is saved.
+        warnings.simplefilter("ignore")
         return dict(part.get_config())
     return None
 

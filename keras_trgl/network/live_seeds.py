@@ -8,7 +8,7 @@ the order of the layer's configuration; what that does not speak of comes after 
 import contextlib
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -106,7 +106,9 @@ class _Seeds:
 
     def give_late(self, layer: Any) -> None:
         """Give states to the generators that have got none, in the order in which they stand."""
-        rest = [one for one in seed_generators(layer) if is_open(one) and id(one) not in self._given]
+        rest = [
+            one for one in seed_generators(layer) if is_open(one) and id(one) not in self._given
+        ]
         for place, one in enumerate(rest):
             self._set(one, derive_seed(self._seed, *self._position, place, _LATE))
 

@@ -219,4 +219,3 @@ def _blocks(stage: Any) -> list[Any]:
     if isinstance(stage, Stage):
         return list(stage.blocks)
     return list(stage) if isinstance(stage, (list, tuple)) else [stage]
-

@@ -44,7 +44,7 @@ def copy_optimizer(template: keras.optimizers.Optimizer, name: str) -> keras.opt
         ValueError: the optimizer made variables in its constructor, or takes arguments in
             `__new__`.
     """
-    kind = type(template)
+    kind: Any = type(template)
     held = dict(vars(template))
     rate = held["_learning_rate"]
     if isinstance(rate, keras.Variable):
