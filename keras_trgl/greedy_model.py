@@ -23,6 +23,7 @@ from keras_trgl.network.ownership import (
     head_recipes,
     own_parts,
     pick_seed,
+    recipe_of,
 )
 from keras_trgl.network.placement import on_devices
 from keras_trgl.network.summary import stage_table
@@ -453,8 +454,8 @@ class GreedyModel(CompiledNetwork):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "stages": [serialize(stage) for stage in self.stages],
-            "heads": [serialize(head) for head in self.heads],
+            "stages": [recipe_of(stage, self.built) for stage in self.stages],
+            "heads": [recipe_of(head, self.built) for head in self.heads],
             "method": serialize(self.method),
             "regime": serialize(self.regime),
             "seed": self.seed if self._seed_is_given else None,

@@ -11,6 +11,7 @@ import keras
 
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.copying import copy_layer
+from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import Method
 from keras_trgl.network.placement import Placement
@@ -92,6 +93,40 @@ def claim(model: Any, layers: Sequence[Any]) -> None:
 def _owner(layer: Any) -> Any:
     owner = _OWNERS.get(layer)
     return None if owner is None else owner()
+
+
+def recipe_of(layer: Any, is_built: bool) -> dict[str, Any]:
+    """Give a stage's or head's configuration, from which the model builds it by its own seed.
+
+    Keras would build what it makes from a configuration before there is a model, with weights
+    that no seed tells of.
+
+    Args:
+        layer: stage or head.
+        is_built: bool. Whether the model is built, so that one made of it will build its layers.
+    """
+    config = dict(keras.saving.serialize_keras_object(layer))
+    if not is_built:
+        return config
+    usual = (keras.layers.Layer.build_from_config, keras.Model.build_from_config)
+    # Those that build themselves in a way of their own are left to it.
+    special = {
+        type(one).__name__
+        for one in [layer, *inner_layers(layer)]
+        if type(one).build_from_config not in usual
+    }
+    return dict(_without_build(config, special))
+
+
+def _without_build(config: Any, special: set[str]) -> Any:
+    if isinstance(config, dict):
+        kept = config.get("class_name") in special
+        return {
+            key: _without_build(one, special)
+            for key, one in config.items()
+            if key != "build_config" or kept
+        }
+    return [_without_build(one, special) for one in config] if isinstance(config, list) else config
 
 
 class _Own:
