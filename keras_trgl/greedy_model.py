@@ -13,8 +13,15 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network import from_model as functional
-from keras_trgl.network.ownership import bring_home, head_recipes, pick_seed
-from keras_trgl.network.placement import Placement, unplaced_copy
+from keras_trgl.network.ownership import (
+    bring_home,
+    claim,
+    head_recipes,
+    pick_seed,
+    recipe_of,
+)
+from keras_trgl.network.placement import unplaced_copy
+from keras_trgl.network.shows_network import ShowsNetwork
 from keras_trgl.network.staged_network import StagedNetwork, named_layers
 from keras_trgl.network.summary import in_short, stage_table
 from keras_trgl.regimes.by_name import get_regime
@@ -31,21 +38,20 @@ from keras_trgl.types import (
     LayerLike,
     OptimizerLike,
     Shape,
-    Tensor,
 )
 
 
 @public
-class GreedyModel(KerasLoop, WholeFiles):
+class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     """A network cut into K stages, each trained by its own head and its own objective.
 
     Stage k minimises *task loss of F_k∘G_k + what its layers add*, the energy `E_k/(2τ_k)` with
     `TRGL`. No gradient crosses a cut. On one device stage k+1 begins when stage k has freed its
     activations, so the memory is that of the largest stage.
 
-    Stages and heads that are not built yet are made anew from their configurations, with seeds
-    from (seed, position): initial weights depend neither on K nor on the heads chosen. Built
-    ones are used as they are.
+    A layer that serves one place is used as it is; one that serves several is a recipe, copied
+    for each. Seeds that are open come from (seed, position), so initial weights depend neither on
+    K nor on the heads chosen; built layers keep their weights.
 
     Args:
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
@@ -94,8 +100,9 @@ class GreedyModel(KerasLoop, WholeFiles):
         check_overrides(type(self), GreedyModel)
         self.method = get_method(method)
         self.regime = get_regime(regime)
-        self.seed = pick_seed(seed)
-        self._network = StagedNetwork(stages, heads, self.method, self.seed)
+        self._seed_is_given = seed is not None
+        self._network = StagedNetwork(stages, heads, self.method, pick_seed(seed))
+        claim(self, self._network.given_layers)
         self._network.placement.check_idle(self.regime.idle_device)
         self._trainer = Trainer(self, self._network, self.regime, GreedyModel)
         self._fits = FitSetup(self, self._trainer)
@@ -156,31 +163,6 @@ class GreedyModel(KerasLoop, WholeFiles):
         return built
 
     @property
-    def num_stages(self) -> int:
-        """K."""
-        return self._network.num_stages
-
-    @property
-    def input_shape(self) -> Shape:
-        """Shape of the data, batch axis included."""
-        return self._network.built_shape()
-
-    @property
-    def output_shape(self) -> Shape:
-        """Shape of the last prediction, batch axis included."""
-        return self._network.output_shape(self._network.built_shape())
-
-    @property
-    def heads(self) -> list[keras.layers.Layer]:
-        """F_1 … F_K; once built those in use, which a method may have put around the given ones."""
-        return self._network.heads
-
-    @property
-    def placement(self) -> Placement:
-        """Where the stages live."""
-        return self._network.placement
-
-    @property
     def training_run(self) -> TrainingRun | None:
         """Where a call of `fit` stands; `None` outside one."""
         return self._trainer.run
@@ -201,24 +183,6 @@ class GreedyModel(KerasLoop, WholeFiles):
         for name, layers in named_layers(self._network.parts).items():
             setattr(self, f"_{name}", layers)
         self.built = True
-
-    def call(self, inputs: Tensor, training: bool | None = None, exits: Any = None) -> Any:
-        """Predict at one depth or at all; adds no energy.
-
-        Args:
-            inputs: tensor, `(batch, …)`.
-            training: bool. Whether layers run in training mode. Defaults to the caller's.
-            exits: `None`: the last depth; `"all"`: every depth, a list; int k: depth k. Defaults
-                to `None`.
-
-        Returns:
-            Tensor `(batch, units)`, or the list of K of them.
-        """
-        return self._network.call(inputs, exits)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the last prediction's shape."""
-        return self._network.output_shape(input_shape)
 
     def compile(
         self,
@@ -386,20 +350,6 @@ class GreedyModel(KerasLoop, WholeFiles):
         predictions = self._network.all_exits(self.name).predict(x, **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 
-    def truncate(self, depth: int) -> keras.Model:
-        """Give F_k∘G_k as a plain functional model that shares the weights.
-
-        Args:
-            depth: int, k = 1…K.
-
-        Returns:
-            `keras.Model` without energy loss, which loads as a functional model.
-
-        Raises:
-            ValueError: `depth` is not 1…K, or the model is not built.
-        """
-        return self._network.truncated(depth, self.name)
-
     def export(self, filepath: Any, **kwargs: Any) -> None:
         """Export the last depth as Keras does; `truncate(k).export(…)` exports another.
 
@@ -433,11 +383,11 @@ class GreedyModel(KerasLoop, WholeFiles):
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "stages": [serialize(stage) for stage in self.stages],
-            "heads": [serialize(part.given_head) for part in self._network.parts],
+            "stages": [recipe_of(stage, self.built) for stage in self.stages],
+            "heads": [recipe_of(part.given_head, self.built) for part in self._network.parts],
             "method": serialize(self.method),
             "regime": serialize(self.regime),
-            "seed": self.seed,
+            "seed": self.seed if self._seed_is_given else None,
         }
 
     @classmethod

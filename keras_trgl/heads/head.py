@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.layers.chain import build_chain
 from keras_trgl.recording import Recorded
 from keras_trgl.types import Shape, Tensor
 
@@ -12,8 +13,8 @@ from keras_trgl.types import Shape, Tensor
 class Head(Recorded, keras.layers.Layer):
     """A small network from features to prediction; its layers are made from the features' shape.
 
-    An unbuilt head is its own recipe: `GreedyModel` makes one copy per stage from its
-    configuration. A member fills in `make_layers`.
+    A single unbuilt head is a recipe: `GreedyModel` makes one copy per stage. A member fills in
+    `make_layers`.
 
     Args:
         units: int > 0. Numbers in a prediction: classes, or 1 for a binary task or a
@@ -51,11 +52,8 @@ class Head(Recorded, keras.layers.Layer):
         """Make and build the layers for features of this shape, batch axis included."""
         shape = tuple(input_shape)
         self._row = self.make_layers(shape)
-        for layer in self._row:
-            # A layer that the head was given may come built, from a file for one.
-            if not layer.built:
-                layer.build(shape)
-            shape = tuple(layer.compute_output_shape(shape))
+        # A layer that the head was given may come built, from a file for one.
+        build_chain(self._row, shape)
 
     def call(self, features: Tensor) -> Tensor:
         """Give the prediction, `(batch, units)`.

@@ -11,6 +11,8 @@ import keras
 
 from keras_trgl.registration import public
 
+_SEED_FILE = "drawn_seed.txt"
+
 
 @contextlib.contextmanager
 def written_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
@@ -41,6 +43,17 @@ def written_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
+
+
+def write_seed(folder: Any, seed: int) -> None:
+    """Keep a seed in the folder of a saved model's assets."""
+    (Path(os.fspath(folder)) / _SEED_FILE).write_text(f"{seed}\n", encoding="utf-8")
+
+
+def read_seed(folder: Any) -> int | None:
+    """Give the seed that `write_seed` kept in a folder of assets, or `None`."""
+    file = None if folder is None else Path(os.fspath(folder)) / _SEED_FILE
+    return int(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
 
 
 def check_keras_file(path: Any) -> None:

@@ -5,14 +5,24 @@ from typing import Any
 import keras
 
 from keras_trgl.devices import on_devices
-from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
+from keras_trgl.keeping.saving import (
+    check_weights_fit,
+    read_seed,
+    weights_kept_on_failure,
+    write_seed,
+    written_aside,
+)
 
 
 class WholeFiles(keras.Model):
     """A Keras model whose files are written aside and renamed.
 
-    A member gives `placement`, and `drain` where something may be under way.
+    A member gives `placement`, `seed` and whether it was given, a network that takes up another
+    seed, and `drain` where something may be under way.
     """
+
+    _seed_is_given: bool
+    _network: Any
 
     def drain(self) -> None:
         """End what is under way before the state is read; here nothing is."""
@@ -59,3 +69,14 @@ class WholeFiles(keras.Model):
             if not skip_mismatch:
                 check_weights_fit(self, filepath)
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
+    def save_assets(self, dir_path: Any) -> None:
+        """Keep a seed that was drawn, which is no setting, in a saved model's file."""
+        if not self._seed_is_given:
+            write_seed(dir_path, self._network.seed)
+
+    def load_assets(self, dir_path: Any) -> None:
+        """Take up the seed that the saved model had drawn; a clone draws its own."""
+        seed = read_seed(dir_path)
+        if seed is not None:
+            self._network.seed_again(seed)

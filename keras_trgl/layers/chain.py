@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_trgl.layers.copying import copy_layer
+from keras_trgl.layers.inner import inner_layers
 from keras_trgl.types import Shape, Tensor
 
 
@@ -29,10 +31,62 @@ def build_chain(layers: Sequence[keras.layers.Layer], shape: Shape) -> Shape:
     """Build every layer that is not built yet, and give the last one's output shape."""
     for layer in layers:
         # When a file is loaded Keras builds inner layers before the one that holds them.
-        if not layer.built:
-            layer.build(shape)
-        shape = tuple(layer.compute_output_shape(shape))
+        build_layer(layer, shape)
+        shape = output_shape(layer, shape)
     return shape
+
+
+def build_layer(layer: Any, shape: Shape) -> None:
+    """Build a layer as Keras does on the first call, unless it is built.
+
+    Args:
+        layer: Keras layer. One without `build`, or whose `build` leaves layers inside it
+            unbuilt, is called on a symbolic tensor.
+        shape: shape of its input, batch axis included.
+    """
+    if layer.built:
+        return
+    if type(layer).build not in (keras.layers.Layer.build, keras.Model.build):
+        layer.build(shape)
+    unbuilt = [inner for inner in inner_layers(layer) if not inner.built]
+    if unbuilt and not isinstance(layer, keras.Sequential):
+        layer(_symbolic(layer, shape))
+    elif not layer.built:
+        layer.build(shape)
+
+
+def output_shape(layer: Any, shape: Shape) -> Shape:
+    """Give the shape of a layer's output; builds nothing.
+
+    Args:
+        layer: Keras layer. One without `compute_output_shape` is traced on a symbolic tensor, as
+            Keras does; where it is not built, a copy is.
+        shape: shape of its input, batch axis included.
+
+    Raises:
+        ValueError: the layer neither tells the shape nor can be copied.
+    """
+    try:
+        return tuple(layer.compute_output_shape(shape))
+    except NotImplementedError:
+        pass
+    asked = layer
+    if not layer.built or any(not inner.built for inner in inner_layers(layer)):
+        try:
+            asked = copy_layer(layer)
+        except ValueError as error:
+            raise ValueError(
+                f"The shape that {layer.name} gives must be known before it is built. Received: a "
+                f"{type(layer).__name__} without `compute_output_shape`, and no copy to ask: "
+                f"{error.__cause__}. Define `compute_output_shape(self, input_shape)`."
+            ) from error
+        build_layer(asked, shape)
+    return tuple(asked.compute_output_spec(_symbolic(asked, shape)).shape)
+
+
+def _symbolic(layer: Any, shape: Shape) -> keras.KerasTensor:
+    """Give a symbolic input of the type that a layer takes, as far as it tells."""
+    return keras.KerasTensor(shape, dtype=layer.input_dtype or keras.config.floatx())
 
 
 def call_chain(layers: Sequence[keras.layers.Layer], x: Tensor) -> Tensor:
@@ -45,7 +99,7 @@ def call_chain(layers: Sequence[keras.layers.Layer], x: Tensor) -> Tensor:
 def chain_output_shape(layers: Sequence[keras.layers.Layer], shape: Shape) -> Shape:
     """Give the last layer's output shape; needs nothing built."""
     for layer in layers:
-        shape = tuple(layer.compute_output_shape(shape))
+        shape = output_shape(layer, shape)
     return shape
 
 

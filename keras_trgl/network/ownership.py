@@ -1,6 +1,9 @@
-"""Stages and heads as the user gave them, made into the model's own."""
+"""Stages and heads as the user gave them: used as they are, or copied where they are recipes."""
 
+import collections
+import gc
 import random
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,11 +11,15 @@ import keras
 
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.energy import REDUCTIONS
+from keras_trgl.layers.copying import copy_layer
+from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.placement import Placement
-from keras_trgl.seeds import BLOCK, HEAD, METHOD_LAYER, fill_seeds
-from keras_trgl.types import StagePlace
+from keras_trgl.types import Shape, StagePlace
+
+_OWNERS: "weakref.WeakKeyDictionary[Any, weakref.ref[Any]]" = weakref.WeakKeyDictionary()
+"""Of each block and head, the model that it was handed to."""
 
 
 def pick_seed(seed: int | None) -> int:
@@ -39,34 +46,157 @@ def head_recipes(head: Any, num_stages: int) -> list[Any]:
     return [head] * num_stages
 
 
-def own_layer(layer: Any, name: str, seed: int, *position: int) -> Any:
-    """Give the layer if it is built, else a copy with a name and seeds of its own.
+def claim(model: Any, layers: Sequence[Any]) -> None:
+    """Enter blocks and heads as this model's own, for as long as it lives.
+
+    Args:
+        model: the model that is made of them.
+        layers: its blocks and heads.
 
     Raises:
-        TypeError: `layer` is no Keras layer.
+        ValueError: one of them is part of another model that is alive.
     """
-    if not isinstance(layer, keras.layers.Layer):
-        raise TypeError(
-            f"Stages and heads must be made of Keras layers. Received: {layer!r} for {name}. "
-            "Call a class to make a layer of it."
-        )
-    if layer.built:
-        return layer
-    config = fill_seeds(layer.get_config(), seed, *position)
-    return type(layer).from_config({**config, "name": name})
+    if any(_owner(layer) not in (None, model) for layer in layers):
+        # Models refer to themselves in circles: what is forgotten may still be there.
+        gc.collect()
+    for layer in layers:
+        other = _owner(layer)
+        if other not in (None, model):
+            raise ValueError(
+                "A block or head belongs to one model, or the second would go on from weights that "
+                "the first has trained, as in a sweep over tau with one list of blocks. Received: "
+                f"{layer.name}, which is part of {other.name}. Make blocks and heads again for "
+                "every model: call the function that makes them once more."
+            )
+    for layer in layers:
+        _OWNERS[layer] = weakref.ref(model)
 
 
-def own_stages(
-    stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod, seed: int
-) -> tuple[list[Stage], Placement]:
-    """Give the model's stages, with the method's regularisers, and where they live.
+def _owner(layer: Any) -> Any:
+    owner = _OWNERS.get(layer)
+    return None if owner is None else owner()
 
-    A method that does not cut the gradient gets all blocks as a single stage. Layers are made
-    where their stage lives: some have variables from the start.
+
+def recipe_of(layer: Any, is_built: bool) -> dict[str, Any]:
+    """Give a stage's or head's configuration, from which the model builds it by its own seed.
+
+    Keras would build what it makes from a configuration before there is a model, with weights
+    that no seed tells of.
+
+    Args:
+        layer: stage or head.
+        is_built: bool. Whether the model is built, so that one made of it will build its layers.
+    """
+    config = dict(keras.saving.serialize_keras_object(layer))
+    if not is_built:
+        return config
+    usual = (keras.layers.Layer.build_from_config, keras.Model.build_from_config)
+    # Those that build themselves in a way of their own are left to it.
+    special = {
+        type(one).__name__
+        for one in [layer, *inner_layers(layer)]
+        if type(one).build_from_config not in usual
+    }
+    return dict(_without_build(config, special))
+
+
+def _without_build(config: Any, special: set[str]) -> Any:
+    if isinstance(config, dict):
+        kept = config.get("class_name") in special
+        return {
+            key: _without_build(one, special)
+            for key, one in config.items()
+            if key != "build_config" or kept
+        }
+    return [_without_build(one, special) for one in config] if isinstance(config, list) else config
+
+
+class _Own:
+    """Gives each place its layer: the very object, or a copy where it serves several places.
+
+    Args:
+        layers: all blocks and heads, one entry per place.
 
     Raises:
-        ValueError: there is no stage, their number is not that of the heads, or a built layer
-            stands in two places.
+        TypeError: an entry is no Keras layer.
+        ValueError: a layer with weights stands in two places.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        for layer in layers:
+            if not isinstance(layer, keras.layers.Layer):
+                raise TypeError(
+                    f"Stages and heads must be made of Keras layers. Received: {layer!r}. "
+                    "Call a class to make a layer of it."
+                )
+        self._places = collections.Counter(map(id, layers))
+        self._names = collections.Counter({layer.name for layer in layers})
+        twice = sorted({one.name for one in layers if self._places[id(one)] > 1 and one.weights})
+        if twice:
+            raise ValueError(
+                "A layer with weights can stand in one place only, or two stages would train it. "
+                f"Received twice: {', '.join(twice)}. Give an unbuilt one, which is copied."
+            )
+
+    def layer(self, layer: Any, name: str | None = None) -> Any:
+        """Give the layer of one place; a copy has this name, or the layer's and a number."""
+        if self._places[id(layer)] == 1:
+            return layer
+        while name is None or self._names[name]:
+            self._names[layer.name] += 1
+            name = f"{layer.name}_{self._names[layer.name] - 1}"
+        self._names[name] += 1
+        return copy_layer(layer, name)
+
+
+def check_names(layers: Sequence[Any]) -> None:
+    """Raise unless every block and head has a name of its own.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    names = collections.Counter(layer.name for layer in layers)
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        raise ValueError(
+            "Every block and head of a model needs a name of its own. Received twice: "
+            f"{', '.join(twice)}. Give them other names (`name=`), or leave `name` out to have "
+            "Keras number them."
+        )
+
+
+def check_apart(parts: Sequence[Any]) -> None:
+    """Raise if two stages share weights, as by a layer that stands inside blocks of both.
+
+    Args:
+        parts: list of built `StagePart`.
+
+    Raises:
+        ValueError: they do; the message names the stages and the weight.
+    """
+    places: dict[int, int] = {}
+    for depth, part in enumerate(parts, start=1):
+        for weight in part.variables:
+            if places.setdefault(id(weight), depth) != depth:
+                raise ValueError(
+                    "A weight belongs to one stage, or two would train it. Received: "
+                    f"{weight.path} in stages {places[id(weight)]} and {depth}. Give each stage "
+                    "a layer of its own."
+                )
+
+
+def own_parts(
+    stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod
+) -> tuple[list[Stage], list[Any], Placement]:
+    """Give the model's stages, with the method's regularisers, its heads, and where they live.
+
+    A layer that serves one place is used as it is; one that serves several is copied for each. A
+    method that does not cut the gradient gets all blocks as a single stage, and the last head.
+
+    Raises:
+        ValueError: there is no stage, their number is not that of the heads, a layer with weights
+            stands in two places, one that does cannot be copied, or two have the same name.
+        TypeError: something is no Keras layer.
     """
     if not stages or len(stages) != len(heads):
         raise ValueError(
@@ -77,20 +207,23 @@ def own_stages(
     groups = [_blocks(stage) for stage in stages]
     if not method.cuts_gradient:
         groups = [[block for group in groups for block in group]]
-    _check_own([layer for group in groups for layer in group] + list(heads))
-    own, index, placement = [], 0, Placement(len(groups))
-    for k, group in enumerate(groups):
-        copies = []
+    places = [layer for group in groups for layer in group]
+    own, placement = [], Placement(len(groups))
+    heads = list(heads[-len(groups) :])
+    makes = _Own([*places, *heads])
+    own_heads: list[Any] = []
+    for k, (group, head) in enumerate(zip(groups, heads, strict=True)):
         with placement.on(k):
-            for block in group:
-                copies.append(own_layer(block, f"block_{index + 1}", seed, BLOCK, index))
-                placement.check_home(copies[-1], k)
-                index += 1
-            stage = Stage(copies, name=f"stage_{k + 1}")
+            blocks = [makes.layer(block) for block in group]
+            own_heads.append(makes.layer(head, f"head_{k + 1}"))
+            for layer in [*blocks, own_heads[-1]]:
+                placement.bring(layer, k)
+            stage = Stage(blocks, name=f"stage_{k + 1}")
             stage.trainable = getattr(stages[k], "trainable", True)
             _add_energy(stage, method, k, len(groups))
         own.append(stage)
-    return own, placement
+    check_names([*(block for stage in own for block in stage.blocks), *own_heads])
+    return own, own_heads, placement
 
 
 def _add_energy(stage: Stage, method: LocalMethod, k: int, num_stages: int) -> None:
@@ -116,53 +249,52 @@ def _add_energy(stage: Stage, method: LocalMethod, k: int, num_stages: int) -> N
         )
 
 
-def own_wrapper(method: LocalMethod, place: StagePlace, given: Any, seed: int, blocks: int) -> Any:
+def method_head(method: LocalMethod, place: StagePlace, given: Any) -> Any:
     """Give the head that a method wants in place of the given one, or that one.
 
     Args:
         method: the method.
         place: where the stage stands.
         given: the head that the user gave.
-        seed: int ≥ 0.
-        blocks: int. Blocks up to the end of the stage.
 
     Raises:
         TypeError: the method gives no Keras layer.
     """
     head = method.stage_head(place, given)
-    if head is given:
-        return given
-    return own_layer(head, f"head_{place.depth}", seed, HEAD, blocks - 1)
+    _check_layer(head, f"`stage_head` of {type(method).__name__}, stage {place.depth}")
+    return head
 
 
-def own_method_layers(
-    method: LocalMethod, place: StagePlace, seed: int, blocks: int
-) -> dict[str, Any]:
-    """Give the layers of a method for one stage, built.
+def method_layers(method: LocalMethod, place: StagePlace) -> dict[str, tuple[Any, Shape]]:
+    """Give the layers that a method has for a stage, each with the shape that it is built for.
 
     Args:
         method: the method.
         place: where the stage stands.
-        seed: int ≥ 0.
-        blocks: int. Blocks up to the end of the stage.
 
     Raises:
         TypeError: the method gives something else than a dict of layers.
     """
-    wanted = method.stage_layers(place)
+    wanted, who = method.stage_layers(place), f"`stage_layers` of {type(method).__name__}"
     if not isinstance(wanted, Mapping):
         raise TypeError(
-            f"`stage_layers` of {type(method).__name__} must give a dict of name to layer. "
-            f"Received, for stage {place.depth}: {wanted!r}. Give `{{}}` for none."
+            f"{who} must give a dict of name to layer. Received, for stage {place.depth}: "
+            f"{wanted!r}. Give `{{}}` for none."
         )
-    layers: dict[str, Any] = {}
-    for index, (name, entry) in enumerate(wanted.items()):
+    layers: dict[str, tuple[Any, Shape]] = {}
+    for name, entry in wanted.items():
         layer, shape = entry if isinstance(entry, tuple) else (entry, place.feature_shape)
-        title = f"{name}_{place.depth}"
-        layers[name] = own_layer(layer, title, seed, METHOD_LAYER, blocks - 1, index)
-        if not layers[name].built:
-            layers[name].build(shape)
+        _check_layer(layer, f"{who}, stage {place.depth}, {name!r}")
+        layers[name] = (layer, tuple(shape))
     return layers
+
+
+def _check_layer(layer: Any, who: str) -> None:
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"{who}: must be made of Keras layers. Received: {layer!r}. Call a class to make a "
+            "layer of it."
+        )
 
 
 def bring_home(stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod) -> None:
@@ -173,33 +305,7 @@ def bring_home(stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod)
             placement.move(k, [*stage.variables, *head.variables])
 
 
-def own_heads(
-    heads: Sequence[Any], stages: Sequence[Stage], seed: int, placement: Placement
-) -> list[Any]:
-    """Give the model's heads: as many as stages, the last ones where stages were joined.
-
-    A head's seed comes from the index of the block before it, so it does not depend on K.
-    """
-    own, blocks = [], 0
-    for k, (head, stage) in enumerate(zip(heads[-len(stages) :], stages, strict=True)):
-        blocks += len(stage.blocks)
-        with placement.on(k):
-            own.append(own_layer(head, f"head_{k + 1}", seed, HEAD, blocks - 1))
-        placement.check_home(own[-1], k)
-    return own
-
-
 def _blocks(stage: Any) -> list[Any]:
     if isinstance(stage, Stage):
         return list(stage.blocks)
     return list(stage) if isinstance(stage, (list, tuple)) else [stage]
-
-
-def _check_own(layers: Sequence[Any]) -> None:
-    built = [layer for layer in layers if getattr(layer, "built", False)]
-    twice = sorted({one.name for one in built if sum(one is other for other in built) > 1})
-    if twice:
-        raise ValueError(
-            "A built layer can stand in one place only, or two stages would train it. "
-            f"Received twice: {', '.join(twice)}."
-        )

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.devices import device_name, device_of, move_variables
+from keras_trgl.layers.inner import seed_generators
 from keras_trgl.splitting.by_depth import by_depth
 from keras_trgl.splitting.partition import min_max_partition
 from keras_trgl.splitting.profile import profile
@@ -104,6 +105,24 @@ class Placement:
                     "is made anew there, and load its weights afterwards; or build it inside "
                     f"`with tf.device({device!r}):`."
                 )
+
+    def bring(self, layer: Any, k: int) -> None:
+        """Let what a layer has from the start live where stage k, counted from 0, does.
+
+        Raises:
+            ValueError: the layer is built elsewhere.
+        """
+        if not tf.distribute.has_strategy():
+            return
+        for generator in seed_generators(layer):
+            # Made anew, a state lives where variables are made here: on a device, or on several.
+            made = type(generator)(0, name=generator.name)
+            made.state.assign(generator.state.numpy())
+            generator.state = made.state
+        if layer.built:
+            self.check_home(layer, k)
+        else:
+            self.move(k, layer.variables)
 
     def check_idle(self, idle_device: Any) -> None:
         """Raise if a regime would move stages that have their devices.

@@ -9,10 +9,13 @@ from typing import Any
 
 import keras
 
+from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
-from keras_trgl.network.ownership import own_heads, own_method_layers, own_stages, own_wrapper
+from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
+from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
 from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
 
 
@@ -68,8 +71,7 @@ class StagedNetwork:
     def __init__(
         self, stages: Sequence[Any], heads: Sequence[Any], method: LocalMethod, seed: int
     ) -> None:
-        own, self.placement = own_stages(stages, heads, method, seed)
-        given = own_heads(heads, own, seed, self.placement)
+        own, given, self.placement = own_parts(stages, heads, method)
         self.parts = [StagePart(stage, head, head) for stage, head in zip(own, given, strict=True)]
         self.method = method
         self.seed = seed
@@ -89,6 +91,12 @@ class StagedNetwork:
     def heads(self) -> list[Any]:
         """F_1 … F_K, those in use."""
         return [part.head for part in self.parts]
+
+    @property
+    def given_layers(self) -> list[Any]:
+        """Blocks and heads, as they were handed over or copied of what was."""
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        return [*blocks, *(part.given_head for part in self.parts)]
 
     @property
     def expected_input_shape(self) -> Shape | None:
@@ -111,16 +119,42 @@ class StagedNetwork:
                 self.placement.move(k, part.variables)
         blocks = 0
         for k, part in enumerate(self.parts):
-            blocks += len(part.stage.blocks)
             with self.placement.on(k):
                 if not part.stage.built:
+                    build_blocks(part.stage.blocks, shape, self.seed, blocks)
                     part.stage.build(shape)
+                blocks += len(part.stage.blocks)
                 part.place = self._place(k, shape)
                 shape = part.place.feature_shape
-                part.head = own_wrapper(self.method, part.place, part.given_head, self.seed, blocks)
-                if not part.head.built:
-                    _build_head(part.head, k + 1, shape)
-                part.layers = own_method_layers(self.method, part.place, self.seed, blocks)
+                self._build_beside(part, part.place, blocks - 1)
+        check_apart(self.parts)
+
+    def _build_beside(self, part: StagePart, place: StagePlace, block: int) -> None:
+        """Choose and build a stage's head and the method's layers.
+
+        Seeds come from the index of the block before them, so that they do not depend on K.
+        """
+        part.head = method_head(self.method, place, part.given_head)
+        try:
+            build_seeded(part.head, place.feature_shape, self.seed, HEAD, block)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Head {place.depth}, {part.head.name}, does not fit stage {place.depth}, whose "
+                f"features are {place.feature_shape}. Received: {error}"
+            ) from error
+        for index, (name, (layer, shape)) in enumerate(method_layers(self.method, place).items()):
+            build_seeded(layer, shape, self.seed, METHOD_LAYER, block, index)
+            part.layers[name] = layer
+
+    def seed_again(self, seed: int) -> None:
+        """Take up another seed: built layers' seed generators get the states that it gives.
+
+        Args:
+            seed: int ≥ 0. The seed that a saved model had drawn.
+        """
+        self.seed = seed
+        if self.input_shape is not None:
+            seed_again(self.stages, self.heads, seed)
 
     def _place(self, k: int, shape: Shape) -> StagePlace:
         part = self.parts[k]
@@ -179,7 +213,7 @@ class StagedNetwork:
         shape = tuple(input_shape)
         for stage in self.stages:
             shape = tuple(stage.compute_output_shape(shape))
-        return tuple(self.heads[-1].compute_output_shape(shape))
+        return output_shape(self.heads[-1], shape)
 
     @property
     def prediction_shapes(self) -> list[Shape]:
@@ -187,7 +221,7 @@ class StagedNetwork:
         shapes: list[Shape] = []
         for part in self.parts:
             shape = part.place.feature_shape if part.place is not None else ()
-            shapes.append(tuple(part.head.compute_output_shape(shape)))
+            shapes.append(output_shape(part.head, shape))
         return shapes
 
     def truncated(self, depth: Any, name: str) -> keras.Model:
@@ -229,13 +263,3 @@ def named_layers(parts: Sequence[StagePart]) -> Mapping[str, list[Any]]:
         "heads": [part.head for part in parts],
         "method_layers": [layer for part in parts for layer in part.layers.values()],
     }
-
-
-def _build_head(head: Any, depth: int, shape: Shape) -> None:
-    try:
-        head.build(shape)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"Head {depth}, {head.name}, does not fit stage {depth}, whose features are "
-            f"{shape}. Received: {error}"
-        ) from error

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.layers.chain import output_shape
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
 
@@ -66,7 +67,7 @@ def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) ->
         stage, head = part.stage, part.head
         by = f"loss {k}, {optimizers[k - 1].name}" if optimizers else f"loss {k}"
         shape = stage.compute_output_shape(shape)
-        head_shape = head.compute_output_shape(shape)
+        head_shape = output_shape(head, shape)
         more = [(title, layer, "", "") for title, layer in part.layers.items()]
         for kind, layer, blocks, output in (
             ("stage", stage, str(len(stage.blocks)), str(tuple(shape))),

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.pad_shortcut import PadShortcut
 from keras_trgl.layers.residual_add import ResidualAdd
 from keras_trgl.layers.residual_block import ResidualBlock
@@ -125,7 +126,7 @@ class Counter:
                 return self._pass_graph(graph, held)
         if isinstance(layer, keras.layers.InputLayer):
             return held
-        shape = tuple(layer.compute_output_shape(held.shape))
+        shape = output_shape(layer, held.shape)
         return self._pass_layer(layer, [held], [Held(shape)])[0]
 
     def _pass_block(self, block: ResidualBlock, held: Held) -> Held:

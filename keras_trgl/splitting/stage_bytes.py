@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.layers.chain import build_layer
+from keras_trgl.layers.copying import copy_layer
 from keras_trgl.splitting.activation_bytes import Counter, Held, bytes_of
 from keras_trgl.types import Shape, StagePlace
 
@@ -102,15 +104,14 @@ def _beside_bytes(method: Any, place: StagePlace, head: Any, features: Held) -> 
     """Give the bytes that a stage's head and its method's nets keep."""
     beside: list[tuple[Any, Shape]] = []
     if head is not None:
-        own = head if head.built else type(head).from_config(head.get_config())
+        own = head if head.built else copy_layer(head)
         own = own if method is None else method.stage_head(place, own)
         beside.append((own, place.feature_shape))
     for entry in () if method is None else method.stage_layers(place).values():
         beside.append(entry if isinstance(entry, tuple) else (entry, place.feature_shape))
     counter = Counter()
     for layer, shape in beside:
-        if not layer.built:
-            layer.build(shape)
+        build_layer(layer, shape)
         # What it keeps of the features is its own, and not the next block's.
         is_features = tuple(shape) == tuple(place.feature_shape)
         counter.walk([layer], Held(tuple(shape), is_features and features.counted))

@@ -17,6 +17,7 @@ from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
+from keras_trgl.training.exit_settings import exit_settings
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
@@ -44,13 +45,6 @@ def _symbolic_features(step: StageStep, shape: Shape) -> Any:
     return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
 
 
-def _copied(value: Any) -> Any:
-    """Give a metric of its own to every exit; names and functions pass."""
-    if isinstance(value, keras.metrics.Metric):
-        return type(value).from_config(value.get_config())
-    return value
-
-
 class CompiledSteps:
     """The K stage steps of a compiled model; none before `compile`.
 
@@ -76,12 +70,12 @@ class CompiledSteps:
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
+        own = exit_settings(network.num_stages, loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
             with placement.on(k):
                 exit_model = Exit(name=f"exit_{k + 1}")
-                copies = {key: keras.tree.map_structure(_copied, v) for key, v in settings.items()}
-                exit_model.compile(optimizer=None, loss=loss, jit_compile=False, **copies)
+                exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
                     StageStep(k + 1, part, exit_model, optimizer, method, told, device)
@@ -179,7 +173,7 @@ class CompiledSteps:
             step, home = self.steps[k], homes[k in plan]
             if move_variables(step.part.variables, home):
                 with tf.device(home):
-                    step.optimizer = optimizers.rebuild(k)
+                    optimizers.follow(k)
                 step.retrace()
                 moved.append(step)
         return bool(moved)

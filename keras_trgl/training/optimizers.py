@@ -1,11 +1,14 @@
 """One optimizer per stage behind one Keras optimizer."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_trgl.devices import current_device, move_variables
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
@@ -21,16 +24,64 @@ def anywhere(k: int) -> Any:
     return contextlib.nullcontext()
 
 
-def _copy_decay_exclusions(template: Any, copy: Any) -> None:
-    """Give `copy` the variables that `template` excludes from weight decay.
+_OF_ITSELF = {"name", "built"}
+_SETTINGS = (type(None), bool, int, float, str, tuple, np.generic)
+_CONTAINERS = (list, dict, set)
 
-    Keras keeps them in private attributes and in no configuration; this is the one place that
-    reads them, and a test sees that a scale does not decay.
+
+def copy_optimizer(template: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
+    """Give a new optimizer with the settings of one that is not built.
+
+    It is copied part by part, not from a configuration, which speaks of registered classes only
+    and leaves out the variables that do not decay. Schedules and functions are shared. This is
+    the one place that reads what Keras's optimizers keep in private attributes; tests see that
+    rates, their types and exclusions from weight decay pass.
+
+    Args:
+        template: unbuilt Keras optimizer.
+        name: str. The copy's name.
+
+    Raises:
+        ValueError: the optimizer made variables in its constructor, or takes arguments in
+            `__new__`.
     """
-    template, copy = _inside_loss_scale(template), _inside_loss_scale(copy)
-    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
-        if hasattr(template, name):
-            setattr(copy, name, getattr(template, name))
+    kind: Any = type(template)
+    held = dict(vars(template))
+    rate = held["_learning_rate"]
+    if isinstance(rate, keras.Variable):
+        # Keras takes a Python float for float32 on the way, and so a number of NumPy here.
+        rate = np.float64(rate.numpy())
+    try:
+        made = kind.__new__(kind)
+    except TypeError as error:
+        raise ValueError(_no_copy(template, f"has a `__new__` with arguments ({error})")) from error
+    keras.optimizers.Optimizer.__init__(made, learning_rate=rate, name=name)
+    known = set(vars(made))
+    for key, value in held.items():
+        if key in known:
+            if isinstance(value, _SETTINGS) and key not in _OF_ITSELF and "_self" not in key:
+                setattr(made, key, value)
+        elif isinstance(value, keras.optimizers.Optimizer):
+            setattr(made, key, copy_optimizer(value, value.name))
+        elif any(isinstance(one, keras.Variable) for one in keras.tree.flatten(value)):
+            raise ValueError(_no_copy(template, f"holds variables ({key}) before it is built"))
+        else:
+            setattr(made, key, copy.copy(value) if isinstance(value, _CONTAINERS) else value)
+    return made
+
+
+def _no_copy(template: Any, reason: str) -> str:
+    return (
+        "A single optimizer is copied for every stage. Received: "
+        f"{template.name} of type {type(template).__name__}, which {reason}. Give a list with an "
+        "optimizer for every stage."
+    )
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    """Give the optimizer, and the one that a `LossScaleOptimizer` wraps."""
+    inner = _inside_loss_scale(optimizer)
+    return [optimizer] if inner is optimizer else [optimizer, inner]
 
 
 def _inside_loss_scale(optimizer: Any) -> Any:
@@ -40,12 +91,27 @@ def _inside_loss_scale(optimizer: Any) -> Any:
     return optimizer
 
 
-def copy_optimizer(template: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
-    """Give an unbuilt optimizer with the settings of `template`."""
-    config = {**template.get_config(), "name": name}
-    copy = type(template).from_config(config)
-    _copy_decay_exclusions(template, copy)
-    return copy
+def _knows(optimizer: Any, variables: Variables) -> bool:
+    """Say whether a built optimizer was built on these variables.
+
+    An optimizer keeps the keys of its variables in a private attribute; this function and the
+    next are the only ones that touch it, and a test sees a moved optimizer train.
+    """
+    keys = optimizer._trainable_variables_indices
+    return len(keys) == len(variables) and all(optimizer._var_key(one) in keys for one in variables)
+
+
+def _know_again(optimizer: Any, variables: Variables) -> None:
+    """Let a built optimizer know its variables after they were moved: their keys are new."""
+    known = optimizer._trainable_variables_indices
+    keys = {index: optimizer._var_key(one) for index, one in enumerate(variables)}
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
+    if excluded:
+        kept = {keys[known[key]] for key in excluded if key in known}
+        optimizer._exclude_from_weight_decay = kept
+    if hasattr(optimizer, "_exclude_from_weight_decay_cache"):
+        optimizer._exclude_from_weight_decay_cache = {}
+    optimizer._trainable_variables_indices = {key: index for index, key in keys.items()}
 
 
 @public
@@ -56,7 +122,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
     `global_clipnorm`, for one, is the norm of one stage's gradients.
 
     Args:
-        optimizers: list of unbuilt Keras optimizers, one per stage.
+        optimizers: list of Keras optimizers, one per stage.
         name: str. Name for logs and files. Defaults to `"stage_optimizers"`.
 
     `learning_rate` reads the last stage's and sets all of them; each one's own is
@@ -83,7 +149,6 @@ class StageOptimizers(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.optimizers = list(optimizers)
         self._variables_of: Callable[[int], Variables] | None = None
-        self._known: dict[int, list[int]] = {}
         self._on: On = anywhere
 
     def __repr__(self) -> str:
@@ -93,55 +158,65 @@ class StageOptimizers(keras.optimizers.Optimizer):
     def from_template(
         cls, optimizer: Any, num_stages: int, on: On | None = None
     ) -> "StageOptimizers":
-        """Give one copy of `optimizer` per stage, or a list of K, as one optimizer.
+        """Give an optimizer per stage as one optimizer.
+
+        One that serves a single stage is used as it is; one that serves several is copied.
 
         Args:
             optimizer: anything `keras.optimizers.get` takes, a list of K of those, or a
                 `StageOptimizers`.
             num_stages: int ≥ 1, K.
             on: function of k, counted from 0, that gives the context in which stage k's
-                optimizer is made, also those of a list; `None` makes a single one's copies
-                anywhere, and takes those of a list as they are. Defaults to `None`.
+                optimizer is made, or to whose device it is moved; `None` leaves them where they
+                are. Defaults to `None`.
 
         Returns:
             `StageOptimizers`.
 
         Raises:
-            ValueError: a list of another length, or an optimizer that was built elsewhere.
+            ValueError: a list of another length, or an optimizer that was built elsewhere or
+                cannot be copied.
         """
         if isinstance(optimizer, (list, tuple)):
             chosen = [keras.optimizers.get(one) for one in optimizer]
         elif isinstance(optimizer, cls):
             chosen = list(optimizer.optimizers)
         else:
-            template = keras.optimizers.get(optimizer)
-            _check_unbuilt(template)
-            return cls._made([template] * num_stages, on)
+            chosen = [keras.optimizers.get(optimizer)] * num_stages
         if len(chosen) != num_stages:
             raise ValueError(
                 f"`optimizer` must be one optimizer or a list of {num_stages}, one per stage. "
                 f"Received: {len(chosen)} optimizers."
             )
-        if isinstance(optimizer, cls) and on is None:
-            return optimizer
-        for one in chosen:
-            _check_unbuilt(one)
-        if len({id(one) for one in chosen}) != num_stages:
-            raise ValueError(
-                "Every stage needs an optimizer of its own. Received: the same one twice in "
-                f"{chosen}. Give a single optimizer to have it copied."
-            )
-        return cls(chosen) if on is None else cls._made(chosen, on)
-
-    @classmethod
-    def _made(cls, templates: Sequence[Any], on: On | None) -> "StageOptimizers":
-        copies = []
-        for k, template in enumerate(templates):
-            with (on or anywhere)(k):
-                copies.append(copy_optimizer(template, f"stage_{k + 1}"))
-        made = cls(copies)
+        if isinstance(optimizer, cls):
+            _check_different(chosen)
+            made = optimizer
+        else:
+            made = cls(cls._own(chosen, on or anywhere))
         made._on = on or anywhere
+        if on is not None:
+            made._bring(on)
         return made
+
+    @staticmethod
+    def _own(chosen: Sequence[Any], on: On) -> list[Any]:
+        """Give an optimizer that serves one stage as it is, and copies of one that serves more."""
+        own = []
+        for k, one in enumerate(chosen):
+            if sum(one is other for other in chosen) > 1:
+                _check_unbuilt(one)
+                with on(k):
+                    own.append(copy_optimizer(one, f"stage_{k + 1}"))
+            else:
+                own.append(one)
+        return own
+
+    def _bring(self, on: On) -> None:
+        """Move what the optimizers have from the start to where their stages live."""
+        for k, one in enumerate(self.optimizers):
+            if not one.built:
+                with on(k):
+                    move_variables(one.variables, current_device())
 
     def scale_losses(self) -> None:
         """Give every stage a loss scale of its own, for `mixed_float16`."""
@@ -161,8 +236,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
             ValueError: an optimizer was built on others, those of another model.
         """
         for k, one in enumerate(self.optimizers):
-            known = self._known.get(k, [])
-            if one.built and not all(id(variable) in known for variable in variables_of(k)):
+            if one.built and not _knows(one, variables_of(k)):
                 _check_unbuilt(one)
         self._variables_of = variables_of
 
@@ -178,30 +252,21 @@ class StageOptimizers(keras.optimizers.Optimizer):
             if not one.built:
                 with self._on(k):
                     one.build(self._variables_of(k))
-                self._known[k] = [id(variable) for variable in self._variables_of(k)]
         self.built = True
 
-    def rebuild(self, k: int) -> Any:
-        """Make stage k's optimizer anew where its variables are now, with the old one's state.
+    def follow(self, k: int) -> None:
+        """Move stage k's optimizer to the device in force, after its stage was moved there.
 
-        A Keras optimizer knows its variables by where they are.
+        It stays the very object, and so do its variables: who keeps it can go on changing it.
 
         Args:
             k: int. Position of the stage, from 0.
-
-        Returns:
-            The new optimizer.
         """
-        old = self.optimizers[k]
-        if not old.built or self._variables_of is None:
-            return old
-        new = copy_optimizer(old, old.name)
-        new.build(self._variables_of(k))
-        for variable, before in zip(new.variables, old.variables, strict=True):
-            variable.assign(before)
-        self.optimizers[k] = new
-        self._known[k] = [id(variable) for variable in self._variables_of(k)]
-        return new
+        one = self.optimizers[k]
+        if one.built and self._variables_of is not None:
+            move_variables(one.variables, current_device())
+            for part in _parts(one):
+                _know_again(part, self._variables_of(k))
 
     @property
     def variables(self) -> Variables:
@@ -283,9 +348,17 @@ class StageOptimizers(keras.optimizers.Optimizer):
         return cls(optimizers, name=config["name"])
 
 
+def _check_different(chosen: Sequence[Any]) -> None:
+    if len({id(one) for one in chosen}) != len(chosen):
+        raise ValueError(
+            "Every stage needs an optimizer of its own. Received: the same one twice in "
+            f"{chosen}. Give a single optimizer to have it copied."
+        )
+
+
 def _check_unbuilt(optimizer: Any) -> None:
     if optimizer.built:
         raise ValueError(
-            f"`optimizer` must be new: stages get copies of their own. Received: "
+            f"`optimizer` must be new, or built on this model's own variables. Received: "
             f"{optimizer.name}, built on other variables. Make a new one with the same settings."
         )
