@@ -128,6 +128,9 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
             head: an unbuilt layer, copied for every stage, or a list of K layers.
             **kwargs: `method`, `regime`, `seed`, `name`, as in the constructor.
 
+        Returns:
+            `GreedyModel`.
+
         Raises:
             ValueError: `stage_sizes` do not sum to the number of blocks.
         """
@@ -145,10 +148,13 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         Args:
             model: functional `keras.Model`, one input and one output, without its own
                 classifier (`include_top=False`), as the last stage gets a head too.
-            num_stages: int. K.
+            num_stages: int ≥ 1, K.
             head: an unbuilt layer, copied for every stage, or a list of K layers.
             **kwargs: the constructor's, and `residuals`: dict of a sum's name to the name of the
                 layer whose output is its residual, or to `None` to leave it out of the energy.
+
+        Returns:
+            `GreedyModel`, built.
 
         Raises:
             ValueError: the model is not functional, has no K − 1 places where a single tensor
@@ -199,13 +205,15 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         """Configure training, as `keras.Model.compile` does, for every stage.
 
         Args:
-            optimizer: Keras optimizer, copied for every stage, or a list of K.
-            loss: Keras loss; every head's.
-            loss_weights: as in Keras.
-            metrics: list of Keras metrics; every head gets copies.
-            weighted_metrics: as `metrics`, weighed by the sample weights.
+            optimizer: str or Keras optimizer, copied for every stage (used as it is with one
+                stage), or a list of K. Defaults to `"rmsprop"`.
+            loss: as in Keras; every head's. Defaults to `None`.
+            loss_weights: as in Keras. Defaults to `None`.
+            metrics: list of Keras metrics, of which every head gets copies, or a list of K such
+                lists. Defaults to `None`.
+            weighted_metrics: as in `metrics`, weighed by the sample weights. Defaults to `None`.
             run_eagerly: bool. Defaults to `False`.
-            steps_per_execution: int. Batches per call. Defaults to `1`.
+            steps_per_execution: int ≥ 1, batches per call. Defaults to `1`.
             jit_compile: bool or `"auto"`, which is off: XLA orders the stages as it likes and
                 saves no memory. Defaults to `"auto"`.
             auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
@@ -245,7 +253,11 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         self._trainer.drain()
 
     def state_variables(self) -> dict[str, list[Any]]:
-        """Give all variables that training changes, by group, in a fixed order."""
+        """Give all variables that training changes.
+
+        Returns:
+            dict of group to list of variables, in a fixed order.
+        """
         return self._trainer.state_variables()
 
     @on_devices
@@ -340,7 +352,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         """Predict at every depth.
 
         Args:
-            x: data, as `predict` takes them.
+            x: array `(examples, …)`, or other data as in `predict`.
             **kwargs: `batch_size`, `verbose`, `steps`, `callbacks`, as in `predict`.
 
         Returns:

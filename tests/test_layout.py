@@ -21,7 +21,7 @@ RANKS = {
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
-    "layers": {"chain", "kernels", "residual_unit"},
+    "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
     "heads": {"head"},
     "methods": {"method"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},

@@ -146,9 +146,14 @@ EXAMPLES = {
         lambda: trgl.layers.Stage([Block([keras.layers.Dense(4)])] * 20, name="stage_1"),
         "Stage(blocks=[20 × ResidualBlock], name='stage_1')",
     ),
+    "losses.SimilarityMatching": (
+        lambda: trgl.losses.SimilarityMatching(name="alike"),
+        "SimilarityMatching(name='alike')",
+    ),
     "methods.EndToEnd": (trgl.methods.EndToEnd, "EndToEnd()"),
     "methods.LocalMethod": (trgl.methods.LocalMethod, "LocalMethod()"),
     "methods.Method": (trgl.methods.Method, "Method()"),
+    "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),
     "methods.TRGL": (lambda: trgl.methods.TRGL(tau=0.5), "TRGL(tau=0.5)"),
     "methods.VanGL": (trgl.methods.VanGL, "VanGL()"),
     "regimes.Buffered": (

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -49,7 +50,7 @@ def similarity(x: Tensor) -> Tensor:
 
 
 @public
-class SimilarityMatching(keras.losses.Loss):
+class SimilarityMatching(Recorded, keras.losses.Loss):
     """Mean squared difference of the similarities of features and of labels.
 
     Per example i: the mean over j of `(R(features)_ij − R(labels)_ij)²`, R the adjusted cosine
@@ -91,3 +92,7 @@ class SimilarityMatching(keras.losses.Loss):
         """
         wanted = ops.stop_gradient(similarity(y_true))
         return ops.mean(ops.square(similarity(y_pred) - wanted), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return dict(super().get_config())

@@ -123,7 +123,7 @@ class LocalMethod(Method):
         """Give the head that a stage uses.
 
         Args:
-            stage: where the stage stands.
+            stage: `StagePlace`, where the stage stands.
             head: layer, the head that was given.
 
         Returns:
@@ -140,7 +140,7 @@ class LocalMethod(Method):
         in no prediction, truncated model or export.
 
         Args:
-            stage: where the stage stands.
+            stage: `StagePlace`, where the stage stands.
 
         Returns:
             dict of name to unbuilt layer, which is built for the stage's features; or to a pair
@@ -153,7 +153,10 @@ class LocalMethod(Method):
         """Give the layer that adds the weighted energy to a stage's losses, or `None`.
 
         Args:
-            stage: where the stage stands; of its shapes only the depth and K are known here.
+            stage: `StagePlace`, of which the depth and K alone are known here.
+
+        Returns:
+            Layer that takes the list of the blocks' energies, as `KineticEnergy`, or `None`.
         """
         del stage
 
@@ -161,7 +164,7 @@ class LocalMethod(Method):
         """Give the terms of what a stage minimises.
 
         Args:
-            step: one batch.
+            step: `StageBatch`, one batch.
 
         Returns:
             dict of name to scalar tensor; the stage's objective is their sum, plus what layers

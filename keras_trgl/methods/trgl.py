@@ -94,8 +94,11 @@ class TRGL(LocalMethod):
         """Give the τ of a stage.
 
         Args:
-            stage: int. Position of the stage, from 0.
-            num_stages: int. Stages there are.
+            stage: int ≥ 0. Position of the stage, from 0.
+            num_stages: int ≥ 1, K.
+
+        Returns:
+            float > 0, in energy per unit of task loss.
 
         Raises:
             ValueError: `tau` is a list of another length, or `rule` gives no number above zero.

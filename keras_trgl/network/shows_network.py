@@ -24,7 +24,7 @@ class ShowsNetwork(keras.Model):
 
     @property
     def num_stages(self) -> int:
-        """K."""
+        """Number of stages, K."""
         return self._network.num_stages
 
     @property
