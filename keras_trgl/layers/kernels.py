@@ -3,13 +3,21 @@
 Both gradients form a tensor of the features' size. Nothing but the loss holds that back, so an
 executor would form all blocks' at once when the backward pass begins, and memory would grow by the
 very residuals that are not kept. Hence each waits for the gradient that arrives at its own block.
+
+Each gradient is registered once in a process, and reads what it needs from the operation that it
+belongs to. `tf.custom_gradient` would register a closure per call in a graph, for ever, and with
+it the graph.
 """
 
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from keras_trgl.types import Tensor
+
+Gradient = Callable[..., list[Tensor | None]]
 
 
 def normalize(
@@ -74,42 +82,49 @@ def batch_normalize_with_energy(
         Outputs, mean, biased variance, and the energy, a float32 scalar.
     """
 
-    @tf.custom_gradient
-    def run(x: Tensor, scale: Tensor, offset: Tensor) -> Any:
-        outputs, mean, unbiased, first, second, third = tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
-        )
-        variance = _biased(unbiased, x)
-        share = variance / (variance + epsilon)
-        channels = float(x.shape[-1])
-
-        def grad(
-            upstream: Tensor, _mean: Tensor, _variance: Tensor, upstream_energy: Tensor
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            dx, dscale, doffset, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=upstream,
-                x=x,
-                scale=scale,
-                reserve_space_1=first,
-                reserve_space_2=second,
-                reserve_space_3=third,
-                epsilon=epsilon,
-                is_training=True,
-            )
-            factor = upstream_energy * (2.0 / channels)
-            slope = (
-                factor * tf.square(scale / (variance + epsilon)) * (epsilon / values_per_channel(x))
-            )
-            own = 1e-3  # The kernel's ε: with the variance 1 - ε it cancels.
-            with tf.control_dependencies([dx]):
-                pull = normalize(x, slope, tf.zeros_like(mean), mean, tf.ones_like(mean) - own, own)
-            return dx + pull, dscale + factor * scale * share, doffset + factor * offset
-
-        energy = tf.reduce_mean(tf.square(scale) * share + tf.square(offset))
-        return (outputs, mean, variance, energy), grad
-
-    outputs, mean, variance, energy = run(x, scale, offset)
+    outputs, mean, unbiased, *reserved = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    variance = _biased(unbiased, x)
+    share = variance / (variance + epsilon)
+    energy = tf.reduce_mean(tf.square(scale) * share + tf.square(offset))
+    # The kernel takes its epsilon as a plain number, which no tensor carries to the gradient.
+    name = f"KerasTrglBatchNormalizeWithEnergy_{float(epsilon)!r}"
+    outputs, mean, variance, energy = _with_gradient(
+        _registered(name, lambda: _batch_normalize_gradient(float(epsilon))),
+        [outputs, mean, variance, energy],
+        [x, scale, offset, share, *reserved],
+    )
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance), energy
+
+
+def _batch_normalize_gradient(epsilon: float) -> Gradient:
+    """Give the gradient of `batch_normalize_with_energy` for this epsilon."""
+
+    def gradient(op: Any, upstream: Tensor, _: Any, __: Any, energy: Tensor, *___: Any) -> Any:
+        _, mean, variance, _, x, scale, offset, share, first, second, third = op.inputs
+        dx, dscale, doffset, *_ = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=upstream,
+            x=x,
+            scale=scale,
+            reserve_space_1=first,
+            reserve_space_2=second,
+            reserve_space_3=third,
+            epsilon=epsilon,
+            is_training=True,
+        )
+        factor = energy * (2.0 / float(x.shape[-1]))
+        slope = factor * tf.square(scale / (variance + epsilon)) * (epsilon / values_per_channel(x))
+        own = 1e-3  # The kernel's ε: with the variance 1 - ε it cancels.
+        with tf.control_dependencies([dx]):
+            pull = normalize(x, slope, tf.zeros_like(mean), mean, tf.ones_like(mean) - own, own)
+        return [
+            *[None] * 4,
+            *[dx + pull, dscale + factor * scale * share, doffset + factor * offset],
+            *[None] * 4,
+        ]
+
+    return gradient
 
 
 def _biased(unbiased: Tensor, x: Tensor) -> Tensor:
@@ -129,18 +144,69 @@ def add_with_energy(shortcut: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]
     """
     precise = tf.float64 if residual.dtype == tf.float64 else tf.float32
 
-    @tf.custom_gradient
-    def run(shortcut: Tensor, residual: Tensor) -> Any:
-        merged = shortcut + residual
-        count = tf.cast(tf.size(residual), precise)
+    merged = shortcut + residual
+    count = tf.cast(tf.size(residual), precise)
+    energy = tf.reduce_sum(tf.square(tf.cast(residual, precise))) / count
+    merged, energy = _with_gradient(
+        _registered("KerasTrglAddWithEnergy", lambda: _add_gradient),
+        [merged, energy],
+        [shortcut, residual, count],
+    )
+    return merged, energy
 
-        def grad(upstream: Tensor, upstream_energy: Tensor) -> tuple[Tensor, Tensor]:
-            factor = tf.cast(2.0 * upstream_energy / count, merged.dtype)
-            with tf.control_dependencies([upstream]):
-                again = merged - shortcut
-            return upstream, upstream + factor * again
 
-        energy = tf.reduce_sum(tf.square(tf.cast(residual, precise))) / count
-        return (merged, energy), grad
+def _add_gradient(op: Any, upstream: Tensor, energy: Tensor, *_: Any) -> list[Tensor | None]:
+    """Give the gradient of `add_with_energy`."""
+    merged, _, shortcut, _, count = op.inputs
+    factor = tf.cast(2.0 * energy / count, merged.dtype)
+    with tf.control_dependencies([upstream]):
+        again = merged - shortcut
+    return [None, None, upstream, upstream + factor * again, None]
 
-    return run(shortcut, residual)
+
+_lock = threading.Lock()
+_names: set[str] = set()
+
+
+def _registered(name: str, make: Callable[[], Gradient]) -> str:
+    """Give the name back, under which TensorFlow knows the gradient from then on."""
+    with _lock:
+        if name not in _names:
+            tf.RegisterGradient(name)(make())
+            _names.add(name)
+    return name
+
+
+def _with_gradient(
+    gradient: str, results: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """Give the results with a registered gradient in place of that of the operations behind them.
+
+    Args:
+        gradient: name of a registered function of an operation, whose `inputs` are `results` and
+            `inputs`, and of the gradients that arrive at the results (more may follow). Gives a
+            gradient or `None` for each input of the operation.
+        results: tensors.
+        inputs: tensors: what the results come from, and what the gradient needs beside.
+
+    Returns:
+        As many tensors as results.
+    """
+    tensors = [*results, *inputs]
+    if tf.executing_eagerly():
+        marked = [tf.identity(result) for result in results]
+    else:
+        # One operation with all of them as inputs: the gradient finds them at it.
+        with tf.compat.v1.get_default_graph().gradient_override_map({"IdentityN": gradient}):
+            marked = tf.identity_n(tensors)[: len(results)]
+    _record(gradient, tensors, marked)
+    return list(marked)
+
+
+def _record(gradient: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """Tell the tapes that `outputs` come from `inputs` by what this gradient belongs to.
+
+    An override speaks to symbolic gradients alone; a tape finds its gradient by a name that is
+    recorded with the tensors. TensorFlow names the call as internal.
+    """
+    tf.__internal__.record_gradient(gradient, inputs, (), outputs)
