@@ -156,7 +156,7 @@ def test_unknown_sides_are_refused(shape):
 
 
 def test_what_is_no_layer_is_refused():
-    with pytest.raises(TypeError, match=r"Received: \[<ConvHead"):
+    with pytest.raises(TypeError, match=r"Received: \[ConvHead\(units=3"):
         by_memory(resnet(8, (8, 8, 3)), 2, head=[ConvHead(3), ConvHead(3)])
     with pytest.raises(TypeError, match=r"must be Keras layers.* Received: 3"):
         by_memory([3], 1, input_shape=(4,))
