@@ -55,7 +55,6 @@ def connect(
     _split(own, "coordinator_address")
     _check_reachable(addresses, timeout)
     cluster = tf.train.ClusterSpec({JOB: addresses, COORDINATOR: [own]})
-    # In a thread: TensorFlow waits without end for a worker that does not answer.
     box = start(_connect, cluster)
     try:
         went_well, result = box.get(timeout=timeout)
@@ -163,7 +162,6 @@ def _check_reachable(addresses: Sequence[str], timeout: float) -> None:
     for address in addresses:
         while True:
             try:
-                # A last try gets a moment, however late it is.
                 left = max(end - time.monotonic(), 0.2)
                 socket.create_connection(_split(address, "workers"), timeout=left).close()
                 break
