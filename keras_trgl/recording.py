@@ -51,7 +51,7 @@ class Recorded:
         return shown(self)
 
 
-class _Arguments:
+class Arguments:
     """The arguments of one object, by the class whose `__init__` took them.
 
     An object of its own kind, since Keras's saving looks for layers inside lists and dicts.
@@ -59,6 +59,17 @@ class _Arguments:
 
     def __init__(self) -> None:
         self.of: dict[type, dict[str, Any]] = {}
+
+    def mapped(self, change: Callable[[Any], Any]) -> "Arguments":
+        """Give the arguments of a copy, whose parts are copies too.
+
+        Args:
+            change: function of an argument that gives the copy's.
+        """
+        made = Arguments()
+        for cls, given in self.of.items():
+            made.of[cls] = {name: change(value) for name, value in given.items()}
+        return made
 
 
 def _place(cls: type, name: str) -> int:
@@ -94,7 +105,7 @@ def _recording(cls: type, init: Callable[..., None]) -> Callable[..., None]:
             bound = None  # The call itself says what does not fit.
         if bound is not None:
             # Past `__setattr__`: Keras would track layers among the arguments.
-            kept = vars(self).setdefault("_recorded", _Arguments())
+            kept = vars(self).setdefault("_recorded", Arguments())
             kept.of[cls] = _by_name(signature, bound)
         init(self, *args, **kwargs)
 

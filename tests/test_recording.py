@@ -403,6 +403,13 @@ def test_copies_keep_their_arguments():
         assert one.get_config() == {"extra": [1, 2]}
 
 
+def test_a_copy_made_part_by_part_can_have_arguments_of_its_own():
+    method = Leaf(0.25)
+    other = copy.copy(method)
+    vars(other)["_recorded"] = vars(method)["_recorded"].mapped(lambda value: 2 * value)
+    assert (method.get_config(), other.get_config()) == ({"rho": 0.25}, {"rho": 0.5})
+
+
 def test_layers_among_the_arguments_are_not_tracked_twice():
     head = CLASSES["linear head"]([keras.layers.Dense(2)])
     assert len([one for one in head._flatten_layers() if isinstance(one, keras.layers.Dense)]) == 1

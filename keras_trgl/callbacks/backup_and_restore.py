@@ -149,11 +149,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         numbers, self._state = self._state.numbers, None
         history = self.model.history
         history.history.update(numbers["history"])
-        # Before what this call of `fit` adds.
         history.epoch[:0] = numbers["epochs"]
         for callback, (name, held) in zip(self._others, numbers["callbacks"], strict=False):
             if type(callback).__name__ == name:
-                # What the callback of now does not have was another version's.
                 known = vars(callback)
                 known.update({key: value for key, value in held.items() if key in known})
 
