@@ -61,25 +61,7 @@ def connect(
     addresses = _checked(workers)
     own = _own_address(addresses, coordinator_address)
     _check_reachable(addresses, timeout)
-<<<<<<< HEAD
     place = _join(addresses, own, timeout)
-=======
-    cluster = tf.train.ClusterSpec({JOB: addresses, COORDINATOR: [own]})
-    box = start(_connect, cluster)
-    try:
-        went_well, result = box.get(timeout=timeout)
-    except Exception as error:
-        raise ConnectionError(
-            f"The workers must answer within {timeout} seconds. Received: no answer from one of "
-            f"{', '.join(addresses)}. See that each is a worker of `keras_trgl.distribute.worker`."
-        ) from error
-    if not went_well:
-        raise ConnectionError(
-            f"No connection to the workers {', '.join(addresses)}. Received: {result}"
-        ) from result
-    if is_loopback(own.rpartition(":")[0]):
-        keep_to_loopback(int(own.rpartition(":")[2]))
->>>>>>> record
     devices = [_lent(task) for task in range(len(addresses))]
     _addresses.clear()
     _addresses.update(zip(devices, addresses, strict=True))

@@ -30,15 +30,9 @@ def as_layers(name: str, layers: Any) -> list[keras.layers.Layer]:
 def build_chain(layers: Sequence[keras.layers.Layer], shape: Shape) -> Shape:
     """Build every layer that is not built yet, and give the last one's output shape."""
     for layer in layers:
-<<<<<<< HEAD
         # When a file is loaded Keras builds inner layers before the one that holds them.
         build_layer(layer, shape)
         shape = output_shape(layer, shape)
-=======
-        if not layer.built:
-            layer.build(shape)
-        shape = tuple(layer.compute_output_shape(shape))
->>>>>>> record
     return shape
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.inner import config_of, inner_layers
+from keras_trgl.recording import Arguments
 
 _OF_ITSELF = {"name", "built", "_path", "_parent_path", "_called", "_lock", "_build_shapes_dict"}
 """Plain attributes that every Keras layer has and that tell of itself, not of its settings."""
@@ -128,6 +129,8 @@ class _Copies:
             return self._initializer(value)
         if isinstance(value, keras.metrics.Metric):
             return copy.deepcopy(value)
+        if isinstance(value, Arguments):
+            return value.mapped(self.of)
         if isinstance(value, dict):
             return {key: self.of(one) for key, one in value.items()}
         if isinstance(value, tuple):
