@@ -168,20 +168,25 @@ class Placement:
                 stacklevel=3,
             )
 
-    def resolve(self, stages: Sequence[Any], heads: Sequence[Any], shape: Shape) -> None:
+    def resolve(
+        self, stages: Sequence[Any], heads: Sequence[Any], shape: Shape, method: Any = None
+    ) -> None:
         """Choose the devices of consecutive stages by what the stages cost.
 
         Args:
             stages: list of K stages.
             heads: list of K heads.
             shape: shape of the data, batch axis included.
+            method: `LocalMethod` whose nets count with their stages' bytes, or `None`. Defaults
+                to `None`.
         """
         if not self.is_open or self.strategy is None:
             return
         self.is_open, costs = False, []
         for stage, head in zip(stages, heads, strict=True):
             if self.strategy.stage_devices == "memory":
-                costs.append(float(stage_bytes(stage.blocks, head, shape)(0, len(stage.blocks))))
+                counted = stage_bytes(stage.blocks, head, shape, method, len(stages))
+                costs.append(float(counted(0, len(stage.blocks))))
             else:
                 # On one device for all: what counts is the ratio between stages.
                 with tf.device(self.strategy.devices[0]):

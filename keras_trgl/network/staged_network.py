@@ -114,7 +114,7 @@ class StagedNetwork:
         shape: Shape = (None, *tuple(input_shape)[1:])
         self.input_shape = shape
         if self.placement.is_open:
-            self.placement.resolve(self.stages, self.heads, shape)
+            self.placement.resolve(self.stages, self.heads, shape, self.method)
             for k, part in enumerate(self.parts):
                 self.placement.move(k, part.variables)
         blocks = 0
