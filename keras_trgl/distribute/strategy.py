@@ -77,11 +77,6 @@ class StageParallelStrategy(tf.distribute.Strategy):
         timeout: float = 60.0,
     ) -> None:
         _check_list("devices", devices, "For one device write `['GPU:0']`.")
-        if not devices:
-            raise ValueError(
-                "`devices` must name at least one device. Received: "
-                f"devices={devices!r}. For the host write `['CPU:0']`."
-            )
         check_choice("schedule", schedule, SCHEDULES)
         check_positive("timeout", timeout, "In seconds.")
         self.devices: tuple[str, ...] = tuple(_known(device) for device in devices)
@@ -226,10 +221,10 @@ def _check_list(name: str, value: Any, hint: str) -> None:
 
     Raises:
         TypeError: it is none.
-        ValueError: it is a str.
+        ValueError: it is a str, or empty.
     """
-    if not isinstance(value, list | tuple):
-        raise (ValueError if isinstance(value, str) else TypeError)(
+    if not isinstance(value, list | tuple) or not value:
+        raise (ValueError if isinstance(value, str | list | tuple) else TypeError)(
             f"`{name}` must be a list of device names. Received: {name}={value!r}. {hint}"
         )
 

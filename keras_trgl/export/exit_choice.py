@@ -119,8 +119,10 @@ def choose_exit(
         `ExitChoice`.
 
     Raises:
+        TypeError: labels that are no numbers.
         ValueError: not exactly one of `max_drop`, `max_latency` and `target`; none of the depths
-            is fast or accurate enough; x and y differ in length; the model is not built.
+            is fast or accurate enough; x and y differ in length; labels that are none of the
+            classes; the model is not built.
 
     Example:
         >>> import numpy as np, keras_trgl as trgl
@@ -138,7 +140,9 @@ def choose_exit(
     x, labels = _rows(data)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
-    found = all_exits_model(stages, heads, shape, "exits").predict(x, verbose=0)
+    exits_model = all_exits_model(stages, heads, shape, "exits")
+    _check_labels(np.asarray(data[1]), labels, exits_model.outputs[-1].shape[-1])
+    found = exits_model.predict(x, verbose=0)
     found = found if isinstance(found, list) else [found]
     right = np.stack([_classes(one) == labels for one in found])
     sure = np.stack([np.asarray(confidence(tf.constant(one), predictions)) for one in found])
@@ -183,6 +187,33 @@ def _rows(data: Any) -> tuple[Any, Any]:
             f"{len(x)} examples and {len(labels)} labels."
         )
     return x, labels
+
+
+def _check_labels(given: Any, labels: Any, units: int) -> None:
+    """Raise unless labels are among the classes: others count as wrong at every depth.
+
+    Args:
+        given: array, as the user gave it: indices, or rows of one-hot.
+        labels: int array, `(examples,)`, read from it.
+        units: int. Classes of the last head.
+    """
+    way_out = "Count classes from 0, as in training."
+    if given.dtype.kind not in "biuf":
+        raise TypeError(
+            f"Labels must be numbers of classes, 0 to {units - 1}. Received: labels of type "
+            f"{given.dtype}. {way_out}"
+        )
+    if given.ndim == 2 and given.shape[1] not in (1, units):
+        raise ValueError(
+            f"One-hot labels must have a column per class, {units}. Received: {given.shape[1]} "
+            f"columns. {way_out}"
+        )
+    strange = np.unique(labels[~np.isin(labels, np.arange(units))])
+    if units > 1 and len(strange):
+        raise ValueError(
+            f"Labels must be numbers of classes, 0 to {units - 1}. Received: "
+            f"{', '.join(map(str, strange[:5]))}{', …' if len(strange) > 5 else ''}. {way_out}"
+        )
 
 
 def _classes(predictions: Any) -> Any:

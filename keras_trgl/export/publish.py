@@ -20,13 +20,16 @@ from typing import Any
 from keras_trgl.checks import check_integer
 
 HIDDEN = ".writing-"
+LARGEST = 2**63 - 1
+"""Servers read versions as int64, and do not see a folder of a larger number."""
 
 
 def versions(base: Path) -> dict[int, Path]:
     """Give the version folders as a server sees them, by number."""
     if not base.is_dir():
         return {}
-    return {int(one.name): one for one in base.iterdir() if one.name.isdecimal() and one.is_dir()}
+    numbered = [one for one in base.iterdir() if re.fullmatch("[0-9]+", one.name) and one.is_dir()]
+    return {int(one.name): one for one in numbered if int(one.name) <= LARGEST}
 
 
 def base_folder(base_dir: Any) -> Path:
@@ -61,18 +64,25 @@ def check_version(base: Path, version: int | None) -> int:
 
     Raises:
         FileExistsError: the version is there.
-        ValueError: `version` is below 1.
+        ValueError: `version` is below 1 or no int64, or none is left for `None`.
     """
     there = versions(base)
+    wanted = max(there, default=0) + 1 if version is None else version
+    check_integer("version", wanted, 1)
+    if wanted > LARGEST:
+        raise ValueError(
+            f"`version` must be at most {LARGEST}: servers read it as int64. Received: "
+            f"version={version}, with {max(there, default=0)} as the largest in {base}. Pass a "
+            "smaller one; with dates in it, such as 20250131, `None` goes on from the largest."
+        )
     if version is None:
-        return max(there, default=0) + 1
-    check_integer("version", version, 1)
+        return wanted
     if version in there or (base / str(version)).exists():
         raise FileExistsError(
             f"A published version is never written over. Received: version={version}, which is in "
             f"{base}. The next free one is {max(there, default=0) + 1}; `version=None` takes it."
         )
-    return int(version)
+    return int(wanted)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import keras
 from keras_trgl.registration import public
 
 _SEED_FILE = "drawn_seed.txt"
+MOST_GROWTH, SLACK = 20, 2**20
+"""Times a file's own bytes, and bytes beside, that it may unpack to. Weights hardly pack."""
 
 
 @contextlib.contextmanager
@@ -61,7 +63,7 @@ def check_keras_file(path: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or damaged.
+        ValueError: the file is cut short or damaged, or unpacks to far more than its own size.
     """
     target = Path(os.fspath(path))
     if not target.is_file():
@@ -69,6 +71,14 @@ def check_keras_file(path: Any) -> None:
     damaged: str | None = "no complete archive"
     if zipfile.is_zipfile(target):
         with zipfile.ZipFile(target) as archive:
+            # Before anything is read: to unpack takes as long as its sizes say.
+            unpacked, limit = _unpacked_bytes(archive), MOST_GROWTH * target.stat().st_size + SLACK
+            if unpacked > limit:
+                raise ValueError(
+                    f"A `.keras` file must unpack to at most {limit} bytes, {MOST_GROWTH} times "
+                    f"its own. Received: {target}, of {unpacked} bytes unpacked. Keras writes "
+                    "archives without compression; do not load one that you do not trust."
+                )
             try:
                 damaged = archive.testzip()
             except (zipfile.BadZipFile, EOFError, OSError) as error:
@@ -79,6 +89,10 @@ def check_keras_file(path: Any) -> None:
             f"{target.stat().st_size} bytes. Save the model again, or use an older copy; files "
             "that `GreedyModel.save` writes are whole or absent."
         )
+
+
+def _unpacked_bytes(archive: zipfile.ZipFile) -> int:
+    return sum(entry.file_size for entry in archive.infolist())
 
 
 @public
@@ -102,7 +116,7 @@ def load_model(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or damaged.
+        ValueError: the file is cut short or damaged, or unpacks to far more than its own size.
 
     Example:
         >>> import keras, os, tempfile, keras_trgl as trgl

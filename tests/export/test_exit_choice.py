@@ -111,3 +111,37 @@ def test_data_that_do_not_fit_are_refused(model, data):
         choose_exit(model, (data[0], data[1][:10]), max_drop=0.1)
     with pytest.raises(ValueError, match=r"must be a tuple \(x, y\)"):
         choose_exit(model, data[0], max_drop=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (
+            lambda y: y + 1,
+            ValueError,
+            "numbers of classes, 0 to 4. Received: 5. Count classes from",
+        ),
+        (lambda y: np.where(y == 0, -1, y), ValueError, "Received: -1. Count"),
+        (lambda y: y + 0.5, ValueError, "Received: 0.5, 1.5"),
+        (lambda y: np.where(y == 1, np.nan, y), ValueError, "Received: nan"),
+        (lambda y: y * 1000 + np.arange(len(y)) % 7, ValueError, "Received: .*, …. Count"),
+        (lambda y: np.eye(6)[y], ValueError, "a column per class, 5. Received: 6 columns"),
+        (lambda y: np.eye(4)[y % 4], ValueError, "a column per class, 5. Received: 4 columns"),
+        (
+            lambda y: y.astype(str),
+            TypeError,
+            "numbers of classes, 0 to 4. Received: labels of type",
+        ),
+        (lambda y: y.astype(object), TypeError, "Received: labels of type object"),
+    ],
+)
+def test_labels_outside_the_classes_are_refused(model, data, change, kind, said):
+    with pytest.raises(kind, match=said):
+        choose_exit(model, (data[0], change(data[1])), max_drop=0.1)
+
+
+@pytest.mark.parametrize("type_", ["uint8", "int64", "float32", "bool"])
+def test_labels_of_any_type_of_number_choose_alike(model, data, type_):
+    y = data[1] % 2
+    chosen = choose_exit(model, (data[0], y.astype(type_)), max_drop=1.0, repeats=1)
+    assert chosen.accuracy == choose_exit(model, (data[0], y), max_drop=1.0, repeats=1).accuracy

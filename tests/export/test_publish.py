@@ -39,6 +39,23 @@ def test_the_next_version_follows_the_largest_folder_a_server_sees(tmp_path):
         check_version(tmp_path, 7)
 
 
+@pytest.mark.parametrize("version", [2**63, 10**30])
+def test_a_version_is_an_int64(tmp_path, version):
+    with pytest.raises(ValueError, match=rf"at most {2**63 - 1}.*Received: version={version}, "):
+        check_version(tmp_path, version)
+    assert check_version(tmp_path, 2**63 - 1) == 2**63 - 1
+
+
+def test_after_the_largest_version_there_is_no_next_one(tmp_path):
+    (tmp_path / str(2**63)).mkdir()
+    assert check_version(tmp_path, None) == 1, "No server sees that folder."
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(
+        ValueError, match=f"Received: version=None, with {2**63 - 1} as the largest"
+    ):
+        check_version(tmp_path, None)
+
+
 def test_a_version_is_readable_by_others_and_all_of_it_appears_at_once(tmp_path):
     with written_version(tmp_path, 1) as aside:
         (aside / "inner").mkdir()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -144,6 +145,28 @@ def test_a_damaged_file_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cut short or damaged"):
         trgl.load_model(path)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "model.keras"
+    make().save(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(50 * 2**20))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("It was read."))
+    with pytest.raises(
+        ValueError, match=r"unpack to at most .* Received: .*model.keras, of 5\d{7}"
+    ):
+        trgl.load_model(path)
+
+
+def test_a_file_that_was_packed_again_loads(tmp_path):
+    model, path, packed = make(), tmp_path / "model.keras", tmp_path / "packed.keras"
+    model.save(path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    for one, other in zip(trgl.load_model(packed).weights, model.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_a_missing_file_is_named():
