@@ -9,13 +9,11 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_stage_sizes
 from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
-from keras_trgl.keeping.saving import read_seed, write_seed
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
 from keras_trgl.methods.trgl import TRGL, VanGL
 from keras_trgl.network import from_model as functional
-from keras_trgl.network.live_seeds import seed_again
 from keras_trgl.network.ownership import (
     bring_home,
     chosen,
@@ -435,19 +433,6 @@ class GreedyModel(CompiledNetwork):
         optimizers = self.optimizer.optimizers if self.compiled else []
         devices = self.placement.devices
         print_fn(stage_table(self.name, shape, stages, heads, self.method, optimizers, devices))
-
-    def save_assets(self, dir_path: Any) -> None:
-        """Keep a seed that was drawn, which is no setting, in a saved model's file."""
-        if not self._seed_is_given:
-            write_seed(dir_path, self.seed)
-
-    def load_assets(self, dir_path: Any) -> None:
-        """Take up the seed that the saved model had drawn; a clone draws its own."""
-        seed = read_seed(dir_path)
-        if seed is not None:
-            self.seed = seed
-            if self.built:
-                seed_again(self.stages, self.heads, seed)
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration: stages, heads, method, regime and seed."""

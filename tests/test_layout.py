@@ -21,18 +21,18 @@ RANKS = {
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
-    "layers": {"chain", "kernels", "residual_unit"},
+    "layers": {"chain", "copying", "inner", "kernels", "residual_unit"},
     "heads": {"head"},
     "methods": {"method"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
-    "network": {"placement", "truncate", "ownership", "staged_network"},
+    "network": {"live_seeds", "placement", "truncate", "ownership", "staged_network"},
     "feeding": {"feature_store", "training_data", "cached_features"},
     "keeping": {"saving"},
     "training": {
         *{"stage_step", "stored_step", "buffered_step", "skewed_step", "compiled_steps"},
-        *{"feature_buffer", "optimizers", "given_callbacks", "compiled_network"},
+        *{"feature_buffer", "optimizers", "given_callbacks", "compiled_network", "exit_settings"},
     },
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {

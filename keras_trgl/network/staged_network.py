@@ -4,10 +4,16 @@ from typing import Any
 
 import keras
 
-from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
+from keras_trgl.keeping.saving import (
+    check_weights_fit,
+    read_seed,
+    weights_kept_on_failure,
+    write_seed,
+    written_aside,
+)
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import Stage
-from keras_trgl.network.live_seeds import build_blocks, build_seeded
+from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart
 from keras_trgl.network.placement import Placement, on_devices
 from keras_trgl.network.truncate import all_exits_model, truncated_model
@@ -25,6 +31,7 @@ class StagedNetwork(keras.Model):
     heads: list[Any]
     placement: Placement
     seed: int
+    _seed_is_given: bool
     built: bool
     train_function: Any
     test_function: Any
@@ -241,3 +248,16 @@ class StagedNetwork(keras.Model):
             if not skip_mismatch:
                 check_weights_fit(self, filepath)
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
+    def save_assets(self, dir_path: Any) -> None:
+        """Keep a seed that was drawn, which is no setting, in a saved model's file."""
+        if not self._seed_is_given:
+            write_seed(dir_path, self.seed)
+
+    def load_assets(self, dir_path: Any) -> None:
+        """Take up the seed that the saved model had drawn; a clone draws its own."""
+        seed = read_seed(dir_path)
+        if seed is not None:
+            self.seed = seed
+            if self.built:
+                seed_again(self.stages, self.heads, seed)
