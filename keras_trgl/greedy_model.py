@@ -55,9 +55,9 @@ class GreedyModel(CompiledNetwork):
     `TRGL`. No gradient crosses a cut. On one device stage k+1 begins when stage k has freed its
     activations, so the memory is that of the largest stage.
 
-    Stages and heads that are not built yet are made anew from their configurations, with seeds
-    from (seed, position): initial weights depend neither on K nor on the heads chosen. Built
-    ones are used as they are.
+    A layer that serves one place is used as it is; one that stands in several, or a single `head`
+    of K, is a recipe, copied for each. What is not built yet is built with seeds from (seed,
+    position): initial weights depend neither on K nor on the heads chosen.
 
     Args:
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
@@ -75,7 +75,8 @@ class GreedyModel(CompiledNetwork):
     `stage_k_energy`.
 
     Raises:
-        ValueError: numbers of stages and heads differ; a head does not fit its stage.
+        ValueError: numbers of stages and heads differ; a head does not fit its stage; two layers
+            have one name; a layer is part of another living model, or cannot be copied.
         TypeError: something that is no layer.
 
     Example:

@@ -47,10 +47,12 @@ class CompiledNetwork(StagedNetwork):
         """Configure training, as `keras.Model.compile` does, for every stage.
 
         Args:
-            optimizer: Keras optimizer, copied for every stage, or a list of K.
+            optimizer: Keras optimizer, copied for every stage where K > 1, or a list of K, used
+                as they are.
             loss: Keras loss; every head's.
             loss_weights: as in Keras.
-            metrics: list of Keras metrics; every head gets copies.
+            metrics: list of Keras metrics, copied for every head where K > 1, or a list of K
+                lists, each for one head.
             weighted_metrics: as `metrics`, weighed by the sample weights.
             run_eagerly: bool. Defaults to `False`.
             steps_per_execution: int. Batches per call. Defaults to `1`.
