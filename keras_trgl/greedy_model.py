@@ -49,9 +49,9 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     `TRGL`. No gradient crosses a cut. On one device stage k+1 begins when stage k has freed its
     activations, so the memory is that of the largest stage.
 
-    A layer that serves one place is used as it is; one that serves several is a recipe, copied
-    for each. Seeds that are open come from (seed, position), so initial weights depend neither on
-    K nor on the heads chosen; built layers keep their weights.
+    A layer that serves one place is used as it is; one that stands in several, or a single `head`
+    of K, is a recipe, copied for each. What is not built yet is built with seeds from (seed,
+    position): initial weights depend neither on K nor on the heads chosen.
 
     Args:
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
@@ -69,7 +69,8 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     `stage_k_energy`.
 
     Raises:
-        ValueError: numbers of stages and heads differ; a head does not fit its stage.
+        ValueError: numbers of stages and heads differ; a head does not fit its stage; two layers
+            have one name; a layer is part of another living model, or cannot be copied.
         TypeError: something that is no layer.
 
     Example:

@@ -46,13 +46,23 @@ def build_layer(layer: Any, shape: Shape) -> None:
     """
     if layer.built:
         return
-    if type(layer).build not in (keras.layers.Layer.build, keras.Model.build):
+    if _builds(layer):
         layer.build(shape)
-    unbuilt = [inner for inner in inner_layers(layer) if not inner.built]
-    if unbuilt and not isinstance(layer, keras.Sequential):
+    if _has_unbuilt(layer) and not isinstance(layer, keras.Sequential):
         layer(_symbolic(layer, shape))
-    elif not layer.built:
+    if _has_unbuilt(layer):
+        # A layer that tells its output's shape is not traced by a symbolic call.
+        keras.Operation.compute_output_spec(layer, _symbolic(layer, shape))
+    if not layer.built:
         layer.build(shape)
+
+
+def _builds(layer: Any) -> bool:
+    return type(layer).build not in (keras.layers.Layer.build, keras.Model.build)
+
+
+def _has_unbuilt(layer: Any) -> bool:
+    return any(_builds(inner) and not inner.built for inner in inner_layers(layer))
 
 
 def output_shape(layer: Any, shape: Shape) -> Shape:
@@ -71,7 +81,7 @@ def output_shape(layer: Any, shape: Shape) -> Shape:
     except NotImplementedError:
         pass
     asked = layer
-    if not layer.built or any(not inner.built for inner in inner_layers(layer)):
+    if not layer.built or _has_unbuilt(layer):
         try:
             asked = copy_layer(layer)
         except ValueError as error:

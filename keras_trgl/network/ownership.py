@@ -131,7 +131,8 @@ class _Own:
                 )
         self._places = collections.Counter(map(id, layers))
         self._names = collections.Counter({layer.name for layer in layers})
-        twice = sorted({one.name for one in layers if self._places[id(one)] > 1 and one.weights})
+        made = [one for one in layers if one.built and one.weights]
+        twice = sorted({one.name for one in made if self._places[id(one)] > 1})
         if twice:
             raise ValueError(
                 "A layer with weights can stand in one place only, or two stages would train it. "

@@ -102,7 +102,7 @@ class Placement:
                 raise ValueError(
                     f"Layers of stage {k + 1} must be made on its device, {device}. Received: "
                     f"{layer.name}, built on {device_of(variable)}. Give an unbuilt layer, which "
-                    "is made anew there, and load its weights afterwards; or build it inside "
+                    "is built there, and load its weights afterwards; or build it inside "
                     f"`with tf.device({device!r}):`."
                 )
 

@@ -1,7 +1,7 @@
 """What `compile` was given for every head: which settings are whose, and which are copied."""
 
 import collections
-import copy
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +14,7 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
     """Give every head its settings.
 
     A metric that serves one head is used as it is, so that its owner reads from it what was
-    measured. One that serves several is copied for each by `copy.deepcopy`, which knows classes
-    that are not registered too.
+    measured. One that serves several is copied for each, registered or not.
 
     Args:
         num_stages: int. K.
@@ -82,11 +81,62 @@ def _copied(value: Any) -> Any:
     if not isinstance(value, keras.metrics.Metric):
         return value
     try:
-        return copy.deepcopy(value)
-    except Exception as error:
+        return _Copies().of(value)
+    except TypeError as error:
         raise ValueError(
             "A metric that serves several heads is copied for each. Received: "
-            f"{value.name} of type {type(value).__name__}, which cannot be copied "
-            f"({str(error).strip().splitlines()[0]}). Give a list of metrics for every head: "
-            "`metrics=[[…], […]]`."
+            f"{value.name} of type {type(value).__name__}, which cannot be copied ({error}). "
+            "Give a list of metrics for every head: `metrics=[[…], […]]`."
         ) from error
+
+
+class _Copies:
+    """The copies made so far, so that what a metric holds twice is copied once.
+
+    `copy.deepcopy` goes by Keras's configurations, which speak of registered classes only.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, metric: Any) -> Any:
+        """Give the copy of a metric, values included."""
+        kind: Any = type(metric)
+        made = kind.__new__(kind)
+        keras.metrics.Metric.__init__(made, dtype=metric.dtype, name=metric.name)
+        self._made[id(metric)] = (metric, made)
+        known = set(vars(made))
+        for key, value in list(vars(metric).items()):
+            if key not in known and not key.startswith("_self"):
+                setattr(made, key, self._part(value, made))
+        return made
+
+    def _part(self, value: Any, owner: Any) -> Any:
+        if id(value) in self._made:
+            return self._made[id(value)][1]
+        if isinstance(value, keras.metrics.Metric):
+            return self.of(value)
+        if isinstance(value, keras.Variable):
+            made = self._variable(value, owner)
+            self._made[id(value)] = (value, made)
+            return made
+        if isinstance(value, dict):
+            return {key: self._part(one, owner) for key, one in value.items()}
+        if isinstance(value, (list, set)) or type(value) is tuple:
+            plain = next(kind for kind in (list, set, tuple) if isinstance(value, kind))
+            return plain(self._part(one, owner) for one in value)
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._made:
+            return types.MethodType(value.__func__, self._made[id(value.__self__)][1])
+        return value
+
+    @staticmethod
+    def _variable(variable: Any, owner: Any) -> Any:
+        made = owner.add_variable(
+            variable.shape,
+            "zeros",
+            dtype=variable.dtype,
+            aggregation=variable.aggregation,
+            name=variable.name,
+        )
+        made.assign(variable.numpy())
+        return made

@@ -92,19 +92,20 @@ def _inside_loss_scale(optimizer: Any) -> Any:
 
 
 def _knows(optimizer: Any, variables: Variables) -> bool:
-    """Say whether a built optimizer was built on these variables.
+    """Say whether a built optimizer was built on these variables, and perhaps on others too.
 
-    An optimizer keeps the keys of its variables in a private attribute; this function and the
-    next are the only ones that touch it, and a test sees a moved optimizer train.
+    An optimizer keeps its variables and their keys in private attributes; this function and the
+    next are the only ones that touch them, and a test sees a moved optimizer train.
     """
     keys = optimizer._trainable_variables_indices
-    return len(keys) == len(variables) and all(optimizer._var_key(one) in keys for one in variables)
+    return all(optimizer._var_key(one) in keys for one in variables)
 
 
-def _know_again(optimizer: Any, variables: Variables) -> None:
+def _know_again(optimizer: Any) -> None:
     """Let a built optimizer know its variables after they were moved: their keys are new."""
     known = optimizer._trainable_variables_indices
-    keys = {index: optimizer._var_key(one) for index, one in enumerate(variables)}
+    held = optimizer._trainable_variables
+    keys = {index: optimizer._var_key(one) for index, one in enumerate(held)}
     excluded = getattr(optimizer, "_exclude_from_weight_decay", None)
     if excluded:
         kept = {keys[known[key]] for key in excluded if key in known}
@@ -263,10 +264,10 @@ class StageOptimizers(keras.optimizers.Optimizer):
             k: int. Position of the stage, from 0.
         """
         one = self.optimizers[k]
-        if one.built and self._variables_of is not None:
+        if one.built:
             move_variables(one.variables, current_device())
             for part in _parts(one):
-                _know_again(part, self._variables_of(k))
+                _know_again(part)
 
     @property
     def variables(self) -> Variables:
