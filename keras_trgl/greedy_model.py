@@ -1,6 +1,5 @@
 """`GreedyModel`: stages and heads that train by local losses through Keras's own `fit`."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_stage_sizes
+from keras_trgl.feeding.data_identity import num_batches
 from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.end_to_end import EndToEnd
@@ -34,7 +34,7 @@ from keras_trgl.registration import public
 from keras_trgl.seeds import DATA, PICKS, derive_seed
 from keras_trgl.training.compiled_network import CompiledNetwork
 from keras_trgl.training.compiled_steps import readable_errors
-from keras_trgl.training.given_callbacks import has, listed, only_one
+from keras_trgl.training.given_callbacks import has, listed, only_one, releases_backup
 from keras_trgl.training.training_run import Feed, TrainingRun
 
 METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
@@ -102,7 +102,7 @@ class GreedyModel(CompiledNetwork):
         super().__init__(**kwargs)
         self.method = chosen("method", method, Method, METHODS)
         self.regime = chosen("regime", regime, Regime, REGIMES)
-        self.seed = pick_seed(seed)
+        self.seed, self.seed_is_given = pick_seed(seed), seed is not None
         parts, self.placement = own_stages(stages, heads, self.method, self.seed)
         self.stages: list[Stage] = parts
         self.heads: list[Any] = own_heads(heads, parts, self.seed, self.placement)
@@ -259,6 +259,7 @@ class GreedyModel(CompiledNetwork):
             "stores": [] if stored is None else stored.variables,
         }
 
+    @releases_backup
     @on_devices
     def fit(
         self,
@@ -307,11 +308,12 @@ class GreedyModel(CompiledNetwork):
         backup = only_one(callbacks, BackupAndRestore)
         place = (initial_epoch, 0)
         if backup is not None:
-            others = [one for one in listed(callbacks) if one is not backup]
-            place = backup.open(others) or place
+            place = backup.open(self, listed(callbacks)) or place
         if not initial_epoch or place != (initial_epoch, 0):
             self._timetable = Timetable(self.regime, self.num_stages)
         epochs = self._timetable.check_epochs(epochs)
+        if backup is not None and backup.is_over:
+            place = (max(epochs, place[0]), 0)
         data = ordered(
             (x, y, sample_weight),
             batch_size=batch_size,
@@ -322,13 +324,8 @@ class GreedyModel(CompiledNetwork):
             keeps_place=backup is not None and not self._has_replicas,
             class_weight=class_weight,
         )
-        if backup is not None and not data.is_replayable:
-            warnings.warn(
-                "The place in these data cannot be saved: a restored run goes on from the first "
-                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
-                "`tf.data.Dataset` of known length without Python functions.",
-                stacklevel=2,
-            )
+        if backup is not None:
+            backup.compare(self, data, class_weight)
         multiplier = only_one(callbacks, MultiplierUpdate)
         self._prepare(data, callbacks, multiplier, backup is not None, goes_on=place != (0, 0))
         feed = Feed(data, self.steps_per_execution, self.regime.cache, self.distribute_strategy)
@@ -349,7 +346,7 @@ class GreedyModel(CompiledNetwork):
                     data.y,
                     epochs=epochs,
                     verbose=verbose,
-                    callbacks=self._all_callbacks(callbacks, verbose, backup),
+                    callbacks=self._all_callbacks(callbacks, backup, data, verbose, epochs),
                     validation_data=validation_data,
                     shuffle=False,
                     class_weight=data.class_weight,
@@ -398,17 +395,21 @@ class GreedyModel(CompiledNetwork):
         if self.built and spec is not None and not tf.distribute.has_strategy():
             self._steps.make_metrics(spec, self._prediction_shapes())
 
-    def _all_callbacks(self, callbacks: Any, verbose: Any, backup: Any) -> Any:
-        from keras_trgl.callbacks.run_events import RunEvents
+    def _all_callbacks(
+        self, callbacks: Any, backup: Any, data: TrainingData, verbose: Any, epochs: int
+    ) -> Any:
+        from keras_trgl.callbacks.gated_callbacks import GatedCallbacks
 
-        events = RunEvents(backup)
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            events.set_model(self)
-            callbacks.callbacks.insert(0, events)
-            return callbacks
-        others = [one for one in self._with_progbar(callbacks, verbose) if one is not backup]
-        # A backup comes last: it keeps what the others count.
-        return [events, *others, *([] if backup is None else [backup])]
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = self._with_progbar(callbacks, verbose)
+        return GatedCallbacks(
+            self,
+            callbacks,
+            backup,
+            verbose=verbose,
+            epochs=min(epochs, keras.config.max_epochs() or epochs),
+            steps=num_batches(data),
+        )
 
     def _with_progbar(self, callbacks: Any, verbose: Any) -> Any:
         from keras_trgl.callbacks.depth_progbar import DepthProgbar

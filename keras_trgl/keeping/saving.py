@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,21 @@ from typing import Any
 import keras
 
 from keras_trgl.registration import public
+
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, SyntaxError),
+    *(RuntimeError, ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error),
+    tokenize.TokenError,
+)
+"""What the readers of archives, arrays and texts raise on bytes that are none."""
+
+
+class DamagedFile(OSError, ValueError):
+    """A file that is cut short, damaged, or none of its kind.
+
+    It is an `OSError`, on which Keras's own callbacks fall back to an older file, and a
+    `ValueError`, as what the file holds is wrong.
+    """
 
 
 @contextlib.contextmanager
@@ -48,20 +65,20 @@ def check_keras_file(path: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or damaged.
+        DamagedFile: the file is cut short or damaged.
     """
     target = Path(os.fspath(path))
     if not target.is_file():
         raise FileNotFoundError(f"`path` must be a saved `.keras` file. Received: {target}.")
     damaged: str | None = "no complete archive"
     if zipfile.is_zipfile(target):
-        with zipfile.ZipFile(target) as archive:
-            try:
+        try:
+            with zipfile.ZipFile(target) as archive:
                 damaged = archive.testzip()
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
-                damaged = str(error)
+        except UNREADABLE as error:
+            damaged = str(error)
     if damaged is not None:
-        raise ValueError(
+        raise DamagedFile(
             f"{target} is cut short or damaged ({damaged}). Received: "
             f"{target.stat().st_size} bytes. Save the model again, or use an older copy; files "
             "that `GreedyModel.save` writes are whole or absent."
@@ -112,9 +129,16 @@ def weights_kept_on_failure(model: keras.Model, path: Any) -> Iterator[None]:
     before = [(variable, variable.numpy()) for variable in model.variables]
     try:
         yield
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         for variable, value in before:
             variable.assign(value)
+        if isinstance(error, FileNotFoundError):
+            raise
+        if not isinstance(error, (ValueError, TypeError)):
+            raise DamagedFile(
+                f"The weights in {path} cannot be read; the model's are as they were. Received: "
+                f"{type(error).__name__}: {error}. Save them again, or use an older file."
+            ) from error
         raise ValueError(
             f"The weights in {path} do not fit this model ({len(before)} variables); its weights "
             f"are as they were. Received: {error} Build the model as the one that was saved: "

@@ -1,5 +1,7 @@
 """Callbacks as `fit` takes them: one, several, a `CallbackList`, or none."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,3 +33,18 @@ def only_one(callbacks: Any, kind: type) -> Any:
 def has(callbacks: Any, kind: type) -> bool:
     """Tell whether there is a callback of a kind."""
     return any(isinstance(one, kind) for one in listed(callbacks))
+
+
+def releases_backup(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `fit` give back the folder of the backup that it opened, however it ends."""
+
+    @functools.wraps(fit)
+    def released(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fit(self, *args, **kwargs)
+        finally:
+            backup, self.open_backup = getattr(self, "open_backup", None), None
+            if backup is not None:
+                backup.close()
+
+    return released

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_trgl.feeding.cached_features import CachedFeatures
+from keras_trgl.feeding.data_identity import replay
 from keras_trgl.feeding.training_data import TrainingData, iterator_files, restore_iterator, weighed
 from keras_trgl.regimes.timetable import Position, Timetable
 from keras_trgl.training.compiled_steps import CompiledSteps
@@ -96,6 +97,10 @@ class Feed:
         if self._kept is not None and files:
             restore_iterator(self._kept, files)
 
+    def replay(self, epochs: int) -> None:
+        """Let data with a state of their own end the epochs that a restored run has done."""
+        replay(self._data.source, epochs)
+
     def close(self) -> None:
         """Let go of the cache."""
         self._iterator = self._at = None
@@ -147,7 +152,7 @@ class TrainingRun:
         self._initial_multiplier = initial_multiplier
         self._move = place
         self._left_out = 0
-        self._begins = False
+        self._begins = self._over = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -159,25 +164,35 @@ class TrainingRun:
         """Whether the regime's last epoch has been done."""
         return self._over
 
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether batches of the epoch are still to come, as far as it is known."""
+        return self._per_epoch is None or self.step < self._per_epoch
+
+    @property
+    def passes_by(self) -> bool:
+        """Whether the next execution was done before the run was restored."""
+        return self._left_out > 0
+
+    def stand_at(self, epoch: int, step: int) -> None:
+        """Say where the run stands, without a change of what it trains on.
+
+        Args:
+            epoch: int. Epoch of the whole run, from 0.
+            step: int. Batches of it that a restored run has done, in whole executions.
+        """
+        self.epoch, self.step, self._over = epoch, step, False
+        self._left_out = -(-step // self._per_execution)
+        self.position = self.timetable.position(epoch)
+
     def begin_epoch(self, epoch: int, step: int = 0) -> None:
         """Go to an epoch: start its visit, fill the cache, stand at the step.
 
         Args:
             epoch: int. Epoch of the whole run, from 0.
             step: int. Batches of it that a restored run has done. Defaults to `0`.
-
-        Raises:
-            ValueError: a restored run stands between two executions.
         """
-        self.epoch, self.step, self._over = epoch, step, False
-        self._left_out = -(-step // self._per_execution)
-        if step % self._per_execution and step != self._per_epoch:
-            raise ValueError(
-                "The backup must stand at the end of an execution. Received: a backup after "
-                f"{step} steps of an epoch, with steps_per_execution={self._per_execution}. "
-                "Compile as the run that was saved."
-            )
-        self.position = self.timetable.position(epoch)
+        self.stand_at(epoch, step)
         idle, first = self._regime.idle_device, min(self.position.plan)
         if idle is not None and self._move is not None:
             self._move(self.position.plan, idle)
