@@ -154,7 +154,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         ended = {} if self._state is None else self._state.numbers.get("ended", {})
         stops = stops_by(self._counters.callbacks)
         return bool(ended) and (
-            "regime" in ended or any(stops.get(name) == one for name, one in ended.items())
+            "done" in ended or any(stops.get(name) == one for name, one in ended.items())
         )
 
     def compare(self, model: Any, data: Any, class_weight: Any) -> None:
@@ -271,9 +271,6 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.restore_place()
         for variable, value in todo:
             variable.assign(value)
-        if numbers["run"]["step"] == 0:
-            # Saved at the end of the epoch before, whose means these are.
-            self.model.reset_metrics()
         history = self.model.history
         history.history.clear()
         history.history.update({name: list(row) for name, row in numbers["history"].items()})
@@ -289,7 +286,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         due = self.save_freq != "epoch" and (
             self.steps_done // self.save_freq > (self._saved_at or 0) // self.save_freq
         )
-        self._is_cut_short = self.model.stop_training and run.is_within_epoch
+        # A file that stays lets a later `fit` go on at this batch; one that goes is of no more use.
+        ends = self.model.stop_training and not self.delete_checkpoint
+        self._is_cut_short = ends and run.is_within_epoch
         if due or self._is_cut_short:
             self._save(run.get_state())
 
@@ -310,10 +309,11 @@ class BackupAndRestore(keras.callbacks.Callback):
         model.drain()
         records, arrays = self._counters.get_state()
         ended: dict[str, Any] = {}
-        if ended_epoch is not None and run.is_over:
-            ended = {"regime": True}
-        elif ended_epoch is not None and model.stop_training:
-            ended = stops_by(self._counters.callbacks, ended_epoch)
+        if ended_epoch is not None and model.stop_training:
+            ended = {} if run.is_over else stops_by(self._counters.callbacks, ended_epoch)
+            if run.is_over or (self.delete_checkpoint and not ended):
+                # Nothing but a kill leaves this file where it would go in a moment.
+                ended = {"done": True}
         numbers = {
             "run": {**place, "seed": model.seed},
             "random": random_numbers(),

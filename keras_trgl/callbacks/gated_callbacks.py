@@ -54,6 +54,8 @@ class GatedCallbacks(keras.callbacks.CallbackList):
             backup.restore()
         elif backup is not None:
             backup.restore()
+            # What was saved are the means of the epoch before.
+            self.model.reset_metrics()
         run.begin_epoch(epoch, step)
         if not step:
             super().on_epoch_begin(epoch, logs)

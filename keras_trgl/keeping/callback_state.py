@@ -22,7 +22,7 @@ CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
 def counters_of_keras() -> dict[type, tuple[str, ...]]:
     """Give the names of what Keras's callbacks count.
 
-    Private names of Keras stand here alone; `tests/callbacks/test_callback_state.py` fails when
+    Private names of Keras stand here alone; `tests/keeping/test_callback_state.py` fails when
     one of them moves.
     """
     of = keras.callbacks

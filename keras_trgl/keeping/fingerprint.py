@@ -50,8 +50,8 @@ def fingerprint(model: Any, data: dict[str, Any]) -> dict[str, Any]:
         {
             "method": plain(model.method),
             "regime": plain(model.regime),
-            "stages": [_digest(stage) for stage in model.stages],
-            "heads": [_digest(head) for head in model.heads],
+            "stage": [_digest(stage) for stage in model.stages],
+            "head": [_digest(head) for head in model.heads],
             "precision": [model.dtype_policy.name, keras.config.floatx()],
             "replicas": int(replicas),
             **COMPILED[model.optimizer],
@@ -141,7 +141,7 @@ def _is_left_out(key: str) -> bool:
 
 def _digest(layer: Any) -> str:
     text = json.dumps(plain(layer), sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"layers #{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _as_json(value: Any) -> Any:
@@ -150,7 +150,7 @@ def _as_json(value: Any) -> Any:
 
 def differences(saved: Any, now: Any, where: str = "") -> list[str]:
     """Give a text for each place in which two fingerprints differ."""
-    if isinstance(saved, dict) and isinstance(now, dict):
+    if isinstance(saved, dict) and isinstance(now, dict) and saved.get("is") == now.get("is"):
         return [
             text
             for key in [*saved, *(key for key in now if key not in saved)]
@@ -166,9 +166,11 @@ def differences(saved: Any, now: Any, where: str = "") -> list[str]:
         ]
     if type(saved) is type(now) and (saved == now or (saved != saved and now != now)):
         return []
-    return [f"{where.replace('.is', '')} {_short(saved)} in the backup, {_short(now)} now"]
+    return [f"{where} {_short(saved)} in the backup, {_short(now)} now"]
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and "is" in value:
+        return str(value["is"])
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
