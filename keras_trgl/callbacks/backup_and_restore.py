@@ -46,10 +46,11 @@ class BackupAndRestore(keras.callbacks.Callback):
     A run that `StopStage` or an `EarlyStopping` of the same settings has ended trains no more.
 
     Exact for arrays, `BatchStream` and `PyDataset` (one with hooks of its own has them called
-    again), and for a `tf.data.Dataset` whose iterator can be checkpointed (no Python function or
-    unseeded random operation in it) and that is made with the seeds it had; for other data
-    `fit` warns at the start, and goes on from the epoch's first batches. Bits repeat on the same
-    machine, with as many threads.
+    again), and for a `tf.data.Dataset` of which an epoch is a pass, made with the seeds it had,
+    without Python functions or unseeded random operations, its shuffles outside `interleave` and
+    the like; for other data `fit` warns at the start. An endless pipeline goes on from its place
+    with other orders of later passes, others from the epoch's first batches. Bits repeat on the
+    same machine, with as many threads.
 
     Args:
         backup_dir: str or path. Folder of the file `backup.npz`; made if missing. One run at a
@@ -182,16 +183,25 @@ class BackupAndRestore(keras.callbacks.Callback):
                     f"{step} steps of an epoch, with steps_per_execution={per_call}. Compile as "
                     "the run that was saved."
                 )
-        cached = model.regime.cache is not None and has_state(data.source)
-        if not data.is_replayable or cached:
-            warnings.warn(
-                "The place in these data cannot be saved: a restored run goes on from the first "
-                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
-                "`tf.data.Dataset` of known length without Python functions."
-                + (" A feature cache needs one without `on_epoch_end`." if cached else ""),
-                stacklevel=3,
-            )
+        self._warn_of_data(data, model.regime.cache)
         self._random = global_random()
+
+    def _warn_of_data(self, data: Any, cache: Any) -> None:
+        """Warn of data from which a restored run cannot go on bit for bit."""
+        loss = ""
+        if data.kept_iterator is not None:
+            loss = "later passes come in another order"
+        elif not data.is_replayable:
+            loss = "a restored run goes on from the first batches of the epoch"
+        elif cache is not None and has_state(data.source):
+            loss = "a cache is filled before `on_epoch_end` has been called as often"
+        if loss:
+            warnings.warn(
+                f"The place in these data cannot be saved: {loss}, not bit for bit. Pass arrays, a "
+                "`PyDataset`, or a `tf.data.Dataset` of known length, each epoch a pass over it, "
+                "without Python functions.",
+                stacklevel=4,
+            )
 
     def _of_another_run(self, differ: list[str]) -> str:
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""

@@ -101,7 +101,7 @@ def _given_names(config: Any) -> set[str]:
     """Give the names of layers, which may be automatic, in a configuration."""
     if isinstance(config, (list, tuple)):
         return set().union(*map(_given_names, config))
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or config.get("class_name") == "DTypePolicy":
         return set()
     found = set().union(*map(_given_names, config.values()))
     name = config.get("name")
@@ -116,6 +116,8 @@ def _plain(config: Any, names: set[str]) -> Any:
     if not isinstance(config, dict):
         return config if isinstance(config, (bool, int, float, str, type(None))) else repr(config)
     name, held = config.get("class_name"), config.get("config", {})
+    if config.keys() == {"value"} and isinstance(config["value"], (list, tuple)):
+        return "function"  # The bytes of a lambda.
     if name in ("__lambda__", "function"):
         return held if name == "function" and isinstance(held, str) else "function"
     if name == "DTypePolicy":
@@ -172,5 +174,7 @@ def differences(saved: Any, now: Any, where: str = "") -> list[str]:
 def _short(value: Any) -> str:
     if isinstance(value, dict) and "is" in value:
         return str(value["is"])
+    if isinstance(value, float):
+        return repr(float(f"{value:.7g}"))
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

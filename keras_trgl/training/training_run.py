@@ -37,6 +37,8 @@ class Feed:
         self._iterator: Any = None
         self._at: Any = None
         self._kept = data.kept_iterator
+        self._pass: Any = None
+        self._passes_made = 0
         self._iterator_is_ours = False
 
     @property
@@ -47,7 +49,8 @@ class Feed:
     @property
     def is_positioned(self) -> bool:
         """Whether batches come from the step that was asked for, rather than an epoch's first."""
-        return self.level > 0 or self._data.stream is not None or self._kept is not None
+        is_ours = self._kept is not None or self._data.passes is not None
+        return self.level > 0 or self._data.stream is not None or is_ours
 
     def begin_visit(self, level: int, stages: list[Any]) -> None:
         """Make the inputs of the stage at position `level` what batches hold, if cached."""
@@ -60,6 +63,8 @@ class Feed:
         self._iterator_is_ours = self.level > 0 or (
             self._data.stream is not None and (self._cached is not None or self._runs_over)
         )
+        if self._data.passes is not None:
+            self._begin_pass(epoch, skipped)
         if not self._iterator_is_ours:
             return
         source: Any = self._cached if self.level else self._data.stream
@@ -72,6 +77,16 @@ class Feed:
             self._iterator = iter(self._strategy.experimental_distribute_dataset(dataset))
         self._at = (self.level, (epoch + 1) * steps)
 
+    def _begin_pass(self, epoch: int, skipped: int) -> None:
+        """Go to a step of a pass over a pipeline; each iterator draws the next order."""
+        while self._passes_made <= epoch:
+            made = iter(self._data.passes)
+            self._passes_made += 1
+        if self.level == 0:
+            for _ in range(skipped):
+                next(made)
+            self._pass = made
+
     def iterator(self, given: Any) -> Any:
         """Give what the next step takes its batch from.
 
@@ -80,6 +95,8 @@ class Feed:
         """
         if self._iterator_is_ours:
             return self._iterator
+        if self._pass is not None:
+            return self._pass
         return given if self._kept is None else self._kept
 
     def drop(self, given: Any, count: int) -> None:
@@ -103,7 +120,7 @@ class Feed:
 
     def close(self) -> None:
         """Let go of the cache."""
-        self._iterator = self._at = None
+        self._iterator = self._at = self._pass = None
         if self._cached is not None:
             self._cached.close()
 

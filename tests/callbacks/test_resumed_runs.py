@@ -21,6 +21,8 @@ from keras_trgl.regimes import MultiLap, Parallel, Sequential, StopStage
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")
 Y = RNG.integers(0, 3, 44)
+NO_STATE = ("params", "_model", "min_delta")
+"""Attributes that are told, or a setting: Keras negates `min_delta` at an epoch's end."""
 SETTINGS = {"validation_data": (X[:20], Y[:20]), "verbose": 0, "epochs": 5, "batch_size": 16}
 
 
@@ -157,6 +159,11 @@ SITUATIONS = {
     "accumulation": Situation(compiled=sgd(gradient_accumulation_steps=2)),
     "two steps per execution": Situation(compiled={"steps_per_execution": 2, "run_eagerly": False}),
     "tf.data": Situation(data=lambda: {"x": pipeline()}, settings={"batch_size": None}),
+    "tf.data in calls of two steps": Situation(
+        data=lambda: {"x": pipeline()},
+        settings={"batch_size": None},
+        compiled={"steps_per_execution": 2, "run_eagerly": False},
+    ),
     "a PyDataset with a state": Situation(
         data=lambda: {"x": Stateful()}, settings={"batch_size": None, "shuffle": False}
     ),
@@ -250,7 +257,7 @@ def all_state(model, callbacks):
     state["random"] = random.getstate(), np.random.get_state()[1].tolist()
     for one in callbacks:
         state[type(one).__name__] = plain(
-            {key: value for key, value in vars(one).items() if key not in ("params", "_model")}
+            {key: value for key, value in vars(one).items() if key not in NO_STATE}
         )
     return state
 
@@ -272,7 +279,7 @@ def killed(situation, folder, save_freq, kills=KILLS):
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_a_run_killed_at_every_moment_is_the_whole_run(tmp_path, name):
-    is_the_whole_run(tmp_path, SITUATIONS[name], 2 if name == "two steps per execution" else 1)
+    is_the_whole_run(tmp_path, SITUATIONS[name], 1)
 
 
 @pytest.mark.slow
@@ -285,5 +292,5 @@ def is_the_whole_run(tmp_path, situation, save_freq):
     whole = all_state(*train(situation, tmp_path / "whole", save_freq))
     resumed, fell = killed(situation, tmp_path / "killed", save_freq)
     assert differing(whole, resumed) == []
-    assert "in validation" in fell and "before the restore" in fell
+    assert {"in validation", "before the restore"} <= set(fell)
     assert list((tmp_path / "killed").iterdir()) == []

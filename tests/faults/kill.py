@@ -9,9 +9,10 @@ run.
 
 Moments are drawn: a step of the whole run, then a few milliseconds. Of every chain's kills one
 falls on the start (before or in the restore), one in a validation, and the last one on the end,
-between the last save and the removal of the file. Some kills are aimed at a save: they wait for the unfinished file and kill then. A kill fell inside a save if that file is
-still there after the death; an aimed one that missed is an ordinary one, and chains are added
-until a quarter of the kills fell inside saves.
+between the last save and the removal of the file. Some kills are aimed at a save: they wait for
+the unfinished file and kill then. A kill fell inside a save if that file is still there after the
+death; an aimed one that missed is an ordinary one, and chains are added until a quarter of the
+kills fell inside saves.
 
 Lost steps of a kill: the last step that the dead process told, less the step that the next one
 restored, 0 if it found no backup. A process tells a step when its update is done and before the

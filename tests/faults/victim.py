@@ -26,6 +26,8 @@ REGIMES = (
     *("executions", "pipeline"),
 )
 """Regimes, and two more situations of the parallel one: calls of several steps, and `tf.data`."""
+NO_STATE = ("params", "min_delta")
+"""Attributes that are told, or a setting: Keras negates `min_delta` at an epoch's end."""
 EXECUTION = {"executions": 4}
 """Steps per call, where they are several."""
 
@@ -219,7 +221,7 @@ def all_state(model, history, callbacks):
         if kind == "BackupAndRestore":
             continue
         for name, value in vars(one).items():
-            if isinstance(value, (bool, int, float, list, dict)) and name != "params":
+            if isinstance(value, (bool, int, float, list, dict)) and name not in NO_STATE:
                 arrays[f"{kind}/{name}"] = np.frombuffer(repr(value).encode(), np.uint8)
     arrays["random/numpy"] = np.random.get_state()[1]
     arrays["random/numpy_place"] = np.asarray(np.random.get_state()[2])
