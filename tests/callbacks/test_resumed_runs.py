@@ -12,11 +12,14 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
-from keras_trgl.callbacks import BackupAndRestore, MultiplierUpdate
+from keras_trgl.callbacks import BackupAndRestore, MultiplierUpdate, backup_and_restore
+from keras_trgl.callbacks.gated_callbacks import GatedCallbacks
 from keras_trgl.heads import LinearHead
+from keras_trgl.keeping import callback_state
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 from keras_trgl.regimes import MultiLap, Parallel, Sequential, StopStage
+from keras_trgl.training import training_run
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")
@@ -136,7 +139,7 @@ SITUATIONS = {
         (of("LearningRateScheduler", lambda epoch, rate: rate * 0.5),)
     ),
     "early stopping with best weights": Situation(
-        (of("EarlyStopping", "val_loss", 0.05, 1, restore_best_weights=True),)
+        (of("EarlyStopping", "val_loss", 5.0, 3, restore_best_weights=True),)
     ),
     "a subclass of early stopping": Situation((lambda: OwnStop("loss", 0.01, 9),)),
     "plateau at its defaults": Situation((of("ReduceLROnPlateau"),)),
@@ -294,3 +297,61 @@ def is_the_whole_run(tmp_path, situation, save_freq):
     assert differing(whole, resumed) == []
     assert {"in validation", "before the restore"} <= set(fell)
     assert list((tmp_path / "killed").iterdir()) == []
+
+
+def begin_twice(self, epoch, logs=None):
+    """Restore before the begin-hooks within an epoch too."""
+    step = self._backup.step_of_epoch
+    self._backup.restore()
+    self.model.training_run.begin_epoch(epoch, step)
+    keras.callbacks.CallbackList.on_epoch_begin(self, epoch, logs)
+
+
+def without(name):
+    """Give the table of counters without one."""
+    known = callback_state.counters_of_keras()
+    cut = {kind: tuple(one for one in names if one != name) for kind, names in known.items()}
+    return lambda: cut
+
+
+def nothing(*args, **kwargs):
+    return None
+
+
+HALVED, STOPPED = "validation and a rate that is halved", "early stopping with best weights"
+PLATEAU = "plateau that acts"
+MUTANTS = {
+    "patience": (STOPPED, callback_state, "counters_of_keras", lambda: without("wait")),
+    "best weights": (STOPPED, callback_state, "counters_of_keras", lambda: without("best_weights")),
+    "best of a plateau": (PLATEAU, callback_state, "counters_of_keras", lambda: without("best")),
+    "own counters": (HALVED, callback_state, "_changed", lambda: lambda *_, **__: {}),
+    "a rate at a begin": (HALVED, GatedCallbacks, "on_epoch_begin", lambda: begin_twice),
+    "batches": (HALVED, training_run.TrainingRun, "passes_by", lambda: False),
+    "random states": (HALVED, backup_and_restore, "restore_random", lambda: nothing),
+    "hooks of data": ("a PyDataset with a state", training_run, "replay", lambda: nothing),
+    "passes": ("tf.data", training_run.Feed, "_begin_pass", lambda: begin_first_pass),
+}
+"""What must be noticed: a situation, and what is put in place of what."""
+
+
+def begin_first_pass(self, epoch, skipped):
+    """Draw no orders of passes before."""
+    self._pass = iter(self._data.passes)
+    for _ in range(skipped):
+        next(self._pass)
+
+
+@functools.cache
+def whole_state(name, folder):
+    return all_state(*train(SITUATIONS[name], folder, 1))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(tmp_path, tmp_path_factory, monkeypatch, mutant):
+    name, where, what, put = MUTANTS[mutant]
+    whole = whole_state(name, tmp_path_factory.getbasetemp() / "whole")
+    monkeypatch.setattr(where, what, put())
+    kills = [("within an epoch", "on_train_batch_end", 11 if name in (PLATEAU, "tf.data") else 8)]
+    resumed, fell = killed(SITUATIONS[name], tmp_path, 1, kills)
+    assert fell, "the run ended before the kill"
+    assert differing(whole, resumed), "nobody noticed"

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
-from keras_trgl.callbacks import BackupAndRestore
+from keras_trgl.callbacks import BackupAndRestore, backup_and_restore
 from keras_trgl.datasets import BatchStream
 from keras_trgl.heads import LinearHead
-from keras_trgl.keeping.fingerprint import differences, plain
+from keras_trgl.keeping.fingerprint import differences, fingerprint, plain
+from keras_trgl.keeping.resume import read_state
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL, VanGL
 from keras_trgl.regimes import Buffered, Parallel, Sequential
@@ -232,3 +233,27 @@ def test_names_functions_and_seeds_stay_out():
 )
 def test_differences_are_told_by_place_and_type(saved, now, said):
     assert differences(saved, now) == said
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        *(("method", "tau"), ("regime", "buffered"), ("optimizer", "rate"), ("loss", "loss")),
+        *(("stage", "dropout"), ("data", "batch size"), ("data", "half of the data")),
+    ],
+)
+def test_a_mutant_without_a_field_takes_what_is_refused(tmp_path, backup, monkeypatch, field, name):
+    """Each row of the table above is refused for its field alone."""
+
+    def cut(*args):
+        held = fingerprint(*args)
+        return {**held, field: saved[field]}
+
+    (tmp_path / "backup.npz").write_bytes(backup)
+    saved = read_state(tmp_path / "backup.npz").numbers["fingerprint"]
+    monkeypatch.setattr(backup_and_restore, "fingerprint", cut)
+    model, changed, match = OTHERS[name]
+    try:
+        fit(make(**model), [BackupAndRestore(tmp_path)], **changed)
+    except ValueError as error:
+        assert match not in str(error)  # noqa: PT017
