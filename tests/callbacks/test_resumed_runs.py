@@ -285,7 +285,7 @@ def test_a_run_killed_at_every_moment_is_the_whole_run(tmp_path, name):
     is_the_whole_run(tmp_path, SITUATIONS[name], 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_a_run_saved_once_an_epoch_is_the_whole_run_too(tmp_path, name):
     is_the_whole_run(tmp_path, SITUATIONS[name], "epoch")

@@ -26,12 +26,13 @@ def killed(regime, kills):
     assert 0 <= row["lost_steps_max"] <= row["save_freq"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 def test_killed_runs_end_as_the_unbroken_one_bit_for_bit(regime):
     killed(regime, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("regime", REGIMES)
 def test_twenty_kills_of_a_regime_are_exact(regime):
     killed(regime, 20)
