@@ -81,7 +81,6 @@ def batch_normalize_with_energy(
     Returns:
         Outputs, mean, biased variance, and the energy, a float32 scalar.
     """
-
     outputs, mean, unbiased, *reserved = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
     )

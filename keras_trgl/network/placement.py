@@ -180,3 +180,8 @@ def on_devices(method: Any) -> Any:
         return self.placement.call(method, self, *args, **kwargs)
 
     return watched
+
+
+def strategy_in_force() -> Any:
+    """Give the `tf.distribute` strategy whose scope the caller is in, or the default one."""
+    return tf.distribute.get_strategy()

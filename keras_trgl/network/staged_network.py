@@ -7,7 +7,7 @@ import keras
 from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.placement import Placement, on_devices
-from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.network.truncate import Cuts
 from keras_trgl.types import Shape, Tensor
 
 
@@ -16,6 +16,10 @@ class StagedNetwork(keras.Model):
 
     A member sets `stages`, `heads` and `placement`.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._cuts = Cuts()
 
     stages: list[Stage]
     heads: list[Any]
@@ -30,6 +34,15 @@ class StagedNetwork(keras.Model):
     def num_stages(self) -> int:
         """K."""
         return len(self.stages)
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of the data, batch axis included.
+
+        Raises:
+            ValueError: the model is not built.
+        """
+        return self._first(0)[2]
 
     def build(self, input_shape: Shape) -> None:
         """Build stages and heads for data of this shape, batch axis included.
@@ -134,14 +147,12 @@ class StagedNetwork(keras.Model):
             List of K arrays, `(examples, units)` each, for depths 1…K.
         """
         self.drain()
-        stages, heads, shape = self._first(self.num_stages)
-        predictions = all_exits_model(stages, heads, shape, f"{self.name}_exits").predict(
-            x, **kwargs
-        )
+        stages, heads, _ = self._first(self.num_stages)
+        predictions = self._cuts.all_exits(stages, heads, f"{self.name}_exits").predict(x, **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 
     def truncate(self, depth: int) -> keras.Model:
-        """Give F_k∘G_k as a plain functional model that shares the weights.
+        """Give F_k∘G_k as a plain functional model that shares the weights, one per depth.
 
         Args:
             depth: int, k = 1…K.
@@ -155,7 +166,7 @@ class StagedNetwork(keras.Model):
         """
         (depth,) = self._depths(depth)
         stages, heads, shape = self._first(depth)
-        return truncated_model(stages, heads, shape, f"{self.name}_depth_{depth}")
+        return self._cuts.truncated(stages, heads, shape, f"{self.name}_depth_{depth}")
 
     def _first(self, depth: int) -> tuple[list[Stage], list[Any], Shape]:
         if not self.built or self._input_shape is None:

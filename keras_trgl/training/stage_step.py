@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.methods.method import Method
+from keras_trgl.training.update import apply_gradients
 from keras_trgl.types import Tensor
 
 Structure = Any
@@ -256,7 +257,7 @@ class StageStep:
             gradients = [None if g is None else tf.identity(g) for g in gradients]
         if not variables:
             return features, [], task
-        self.optimizer.apply(gradients, variables)
+        apply_gradients(self.optimizer, gradients, variables)
         return features, gradients, task
 
     def _objective(
