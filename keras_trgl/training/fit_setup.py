@@ -12,10 +12,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.feeding.training_data import (
+    TrainingData,
+    check_ends,
+    check_ready,
+    ordered,
+    split_validation,
+)
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
+from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import readable_errors
 from keras_trgl.training.given_callbacks import GivenCallbacks, has
 from keras_trgl.training.trainer import Trainer
@@ -90,6 +97,8 @@ class FitSetup:
             self._timetable = Timetable(self._regime, self._network.num_stages)
         epochs = self._timetable.check_epochs(given.epochs)
         data = self._ordered(given, place, callbacks.backup)
+        if self._timetable.total_epochs is not None:
+            check_ends(data)
         self._prepare(data, callbacks, goes_on=place != (0, 0))
         self._trainer.run = self._new_run(data, callbacks)
         try:
@@ -113,6 +122,7 @@ class FitSetup:
         finally:
             self._trainer.run.feed.close()
             self._trainer.run = None
+            callbacks.close()
 
     def _ordered(self, given: FitArguments, place: tuple[int, int], backup: Any) -> TrainingData:
         data = ordered(
@@ -153,6 +163,7 @@ class FitSetup:
             model.steps_per_execution,
             None if multiplier is None else multiplier.initial,
             self._move_idle,
+            self._trainer.best,
         )
 
     def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
@@ -196,6 +207,9 @@ class FitSetup:
         wants = wants or callbacks.backup is not None
         spec = data.first_spec() if wants else data.element_spec
         self._build(spec)
+        stop = self._regime.stop
+        if model.built and stop is not None and stop.restore_best and self._trainer.best is None:
+            self._trainer.best = BestWeights(self._network.parts)
         seed = derive_seed(self._network.seed, PICKS)
         with model.distribute_strategy.scope():
             size = getattr(data.source, "batch_size", None)

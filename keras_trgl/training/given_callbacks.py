@@ -39,7 +39,8 @@ class GivenCallbacks:
     Args:
         given: as `fit` takes them.
         kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"events"`,
-            `"progbar"`. They stand above training, which therefore gets the classes.
+            `"in_turn"`, `"visit_end"`, `"progbar"`. They stand above training, which therefore
+            gets the classes.
 
     Attributes:
         given: as `fit` takes them.
@@ -55,6 +56,7 @@ class GivenCallbacks:
         self.backup = only_one(given, kinds["backup"])
         self.multiplier = only_one(given, kinds["multiplier"])
         self._kinds = kinds
+        self._put_aside: list[Any] | None = None
 
     @property
     def others(self) -> list[Any]:
@@ -75,11 +77,24 @@ class GivenCallbacks:
             model: the model, for a `CallbackList`, which is told of it already.
             verbose: as in `fit`.
         """
-        events = self._kinds["events"](self.backup)
-        if isinstance(self.given, keras.callbacks.CallbackList):
-            events.set_model(model)
-            self.given.callbacks.insert(0, events)
-            return self.given
-        others = [one for one in self.with_progbar(verbose) if one is not self.backup]
+        events = self._kinds["events"](self.backup, self.others)
+        is_list = isinstance(self.given, keras.callbacks.CallbackList)
+        given = listed(self.given) if is_list else self.with_progbar(verbose)
+        others = [one for one in given if one is not self.backup]
+        if model.training_run.timetable.total_epochs is not None:
+            others = self._kinds["in_turn"](others)
         # A backup comes last: it keeps what the others count.
-        return [events, *others, *([] if self.backup is None else [self.backup])]
+        last = [] if self.backup is None else [self.backup]
+        all_of_them = [events, *others, self._kinds["visit_end"](events, others), *last]
+        if not is_list:
+            return all_of_them
+        self._put_aside = given
+        for one in all_of_them:
+            one.set_model(model)
+        self.given.callbacks[:] = all_of_them
+        return self.given
+
+    def close(self) -> None:
+        """Give a `CallbackList` back as it came."""
+        if self._put_aside is not None:
+            self.given.callbacks[:] = self._put_aside
