@@ -540,7 +540,7 @@ class OneHotError(keras.metrics.MeanSquaredError):
 
 def test_a_number_of_which_nothing_is_known_needs_a_mode():
     metric = keras.metrics.MeanMetricWrapper(lambda y, p: keras.ops.mean(p, -1), name="odd")
-    with pytest.raises(ValueError, match="monitor=stage_1_odd.*Pass `mode='max'`"):
+    with pytest.raises(ValueError, match=r"monitor=stage_1_odd.*Pass `mode='max'`"):
         fit(make(Parallel(), metrics=[metric]), CALLBACKS.EarlyStopping("stage_1_odd"))
 
 
