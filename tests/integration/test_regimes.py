@@ -193,8 +193,8 @@ def test_epochs_left_out_are_the_sum_and_more_an_error():
     model, history = trained("sequential")
     assert len(history["loss"]) == 5
     wanted = (
-        r"`epochs` must be at most the sum of the stages' epochs, 5 = 1 \+ 2 \+ 2. Received: epochs=6. "
-        "Leave it out, or change the regime's `epochs`."
+        r"`epochs` must be at most the sum of the stages' epochs, 5 = 1 \+ 2 \+ 2. "
+        "Received: epochs=6. Leave it out, or change the regime's `epochs`."
     )
     with pytest.raises(ValueError, match=wanted):
         fit(model, epochs=6)
