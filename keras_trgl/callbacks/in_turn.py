@@ -29,6 +29,14 @@ def in_turn(callbacks: list[Any]) -> list[Any]:
         ValueError: one of them cannot be.
     """
     for one in callbacks:
+        if isinstance(one, keras.callbacks.CallbackList):
+            judges = [type(held).__name__ for held in one.callbacks if isinstance(held, KINDS)]
+            if judges:
+                raise ValueError(
+                    "Where stages train in turn, each of Keras's callbacks is kept to the stage in "
+                    f"training. Received: {judges[0]} in a {type(one).__name__}, which calls it "
+                    "itself. Pass a list of callbacks in its place."
+                )
         swaps = isinstance(one, keras.callbacks.SwapEMAWeights) and one.swap_on_epoch
         if swaps:
             raise ValueError(

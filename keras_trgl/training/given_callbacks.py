@@ -38,9 +38,8 @@ class GivenCallbacks:
 
     Args:
         given: as `fit` takes them.
-        kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"events"`,
-            `"in_turn"`, `"visit_end"`, `"progbar"`. They stand above training, which therefore
-            gets the classes.
+        kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"gate"`,
+            `"progbar"`. They stand above training, which therefore gets the classes.
 
     Attributes:
         given: as `fit` takes them.
@@ -56,7 +55,6 @@ class GivenCallbacks:
         self.backup = only_one(given, kinds["backup"])
         self.multiplier = only_one(given, kinds["multiplier"])
         self._kinds = kinds
-        self._put_aside: list[Any] | None = None
 
     @property
     def others(self) -> list[Any]:
@@ -70,31 +68,23 @@ class GivenCallbacks:
             return given
         return [*given, self._kinds["progbar"]()]
 
-    def all_for(self, model: Any, verbose: Any) -> Any:
-        """Give what Keras's `fit` gets.
+    def all_for(self, model: Any, verbose: Any, epochs: int, steps: int | None) -> Any:
+        """Give what Keras's `fit` gets: one list that tells callbacks what this process does.
 
         Args:
-            model: the model, for a `CallbackList`, which is told of it already.
+            model: the model.
             verbose: as in `fit`.
+            epochs: int. Epoch that training ends before.
+            steps: int, batches of an epoch, or `None` if only the data's end tells.
         """
-        events = self._kinds["events"](self.backup, self.others)
-        is_list = isinstance(self.given, keras.callbacks.CallbackList)
-        given = listed(self.given) if is_list else self.with_progbar(verbose)
-        others = [one for one in given if one is not self.backup]
-        if model.training_run.timetable.total_epochs is not None:
-            others = self._kinds["in_turn"](others)
-        # A backup comes last: it keeps what the others count.
-        last = [] if self.backup is None else [self.backup]
-        all_of_them = [events, *others, self._kinds["visit_end"](events, others), *last]
-        if not is_list:
-            return all_of_them
-        self._put_aside = given
-        for one in all_of_them:
-            one.set_model(model)
-        self.given.callbacks[:] = all_of_them
-        return self.given
-
-    def close(self) -> None:
-        """Give a `CallbackList` back as it came."""
-        if self._put_aside is not None:
-            self.given.callbacks[:] = self._put_aside
+        given = self.given
+        if not isinstance(given, keras.callbacks.CallbackList):
+            given = self.with_progbar(verbose)
+        return self._kinds["gate"](
+            model,
+            given,
+            self.backup,
+            verbose=verbose,
+            epochs=min(epochs, keras.config.max_epochs() or epochs),
+            steps=steps,
+        )
