@@ -43,6 +43,8 @@ def infer_modes(callbacks: list[Any], steps: list[Any]) -> None:
             own = {metric.name: direction(metric) for metric in flat_metrics(step.exit)}
             least = name in LEAST_IS_BEST or name in step.loss_trackers
             one.mode = own.get(name) or ("min" if least else "auto")
+            # A restart compares what was given, before the metrics are there.
+            one.mode_was_auto = True
 
 
 def flat_metrics(exit_model: Any) -> list[Any]:

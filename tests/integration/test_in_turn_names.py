@@ -309,6 +309,16 @@ def test_best_weights_are_restored_from_a_backup(tmp_path):
     assert all(same(values(whole, k), values(second, k)) for k in range(K))
 
 
+def test_a_mode_that_was_inferred_does_not_make_a_finished_run_another(tmp_path):
+    def stop():
+        return CALLBACKS.EarlyStopping("stage_2_accuracy", patience=1, min_delta=10.0)
+
+    backup = {"backup_dir": tmp_path, "delete_checkpoint": False}
+    first = fit(make(Parallel()), stop(), BackupAndRestore(**backup), epochs=4)
+    again = fit(make(Parallel()), stop(), BackupAndRestore(**backup), epochs=4)
+    assert len(first["loss"]) == len(again["loss"]) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
@@ -349,7 +359,7 @@ def test_a_scheduler_sets_the_rate_of_the_stage_in_training():
     ],
 )
 def test_a_checkpoint_keeps_the_best_epoch_of_every_stage(tmp_path, options, reused):
-    path = str(tmp_path / "{stage}-{stage_epoch}.weights.h5")
+    path = str(tmp_path / "{stage:.0f}-{stage_epoch:.0f}.weights.h5")
     keep = CALLBACKS.ModelCheckpoint(path, save_best_only=True, save_weights_only=True, **options)
     if reused:
         fit(make(Sequential(3)), keep)
@@ -363,7 +373,7 @@ def test_a_checkpoint_keeps_the_best_epoch_of_every_stage(tmp_path, options, reu
             value = logs[keep.monitor][epoch] * (-1 if "accuracy" in keep.monitor else 1)
             if (named is None or int(named[1]) == stage) and value < best:
                 best = value
-                wanted.add(f"{stage}-{logs['stage_epoch'][epoch]}.weights.h5")
+                wanted.add(f"{stage}-{logs['stage_epoch'][epoch]:.0f}.weights.h5")
     assert {one.name for one in tmp_path.iterdir()} == wanted
 
 
