@@ -24,6 +24,7 @@ SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
     "heads": {"head"},
     "methods": {"method"},
+    "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},

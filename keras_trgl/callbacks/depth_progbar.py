@@ -1,6 +1,7 @@
 """A progress bar that stays short however many stages there are."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -30,16 +31,21 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
     def __init__(self) -> None:
         super().__init__()
         self._place: dict[str, int] = {}
+        self._trained: set[int] | None = None
 
     def __repr__(self) -> str:
         return shown(self)
 
     @staticmethod
-    def shorten(logs: dict[str, Any] | None) -> dict[str, Any]:
+    def shorten(
+        logs: dict[str, Any] | None, trained: Collection[int] | None = None
+    ) -> dict[str, Any]:
         """Give the logs without the stages' own entries, with the best depth.
 
         Args:
             logs: dict of names to numbers, as Keras hands them to callbacks.
+            trained: depths that were trained, which alone are ranked; `None` is all of them.
+                Defaults to `None`.
 
         Returns:
             dict.
@@ -55,7 +61,11 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
             depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
         # Depths that did not train have no number.
-        known = [depth for depth, value in depths.items() if not math.isnan(value)]
+        known = [
+            depth
+            for depth, value in depths.items()
+            if not math.isnan(value) and (trained is None or depth in trained)
+        ]
         if len(known) > 1:
             pick = max if "accuracy" in name or "auc" in name.lower() else min
             short["best_depth"] = pick(known, key=lambda depth: depths[depth])
@@ -68,7 +78,21 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         self._place.pop("stage_epoch", None)
         if run is not None and getattr(self.model.regime, "laps", 1) == 1:
             self._place.pop("lap", None)
+        self._trained = self._depths_trained()
         super().on_epoch_begin(epoch, logs)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Note which depths were trained."""
+        self._trained = self._depths_trained()
+        super().on_test_begin(logs)
+
+    def _depths_trained(self) -> set[int] | None:
+        """Give the depths whose optimizer stepped, and those in training; `None` if none did."""
+        run = getattr(self.model, "training_run", None)
+        now = set() if run is None else {k + 1 for k in run.position.plan}
+        optimizers = getattr(getattr(self.model, "optimizer", None), "optimizers", [])
+        stepped = {k for k, one in enumerate(optimizers, start=1) if int(one.iterations) > 0}
+        return stepped | now or None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
@@ -76,7 +100,7 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
-        super().on_test_batch_end(batch, self.shorten(logs))
+        super().on_test_batch_end(batch, self.shorten(logs, self._trained))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Show the short logs of the epoch."""
@@ -84,9 +108,9 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     def on_test_end(self, logs: Any = None) -> None:
         """Show the short logs of the evaluation."""
-        super().on_test_end(self.shorten(logs))
+        super().on_test_end(self.shorten(logs, self._trained))
 
     def _with_place(self, logs: dict[str, Any] | None) -> dict[str, Any]:
         """Give the short logs after the stage that trains."""
-        short = self.shorten(logs)
+        short = self.shorten(logs, self._trained)
         return self._place | {k: v for k, v in short.items() if k not in ("stage", "lap")}

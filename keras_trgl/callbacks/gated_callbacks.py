@@ -4,6 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_trgl.callbacks.in_turn import in_turn
+from keras_trgl.callbacks.monitors import infer_modes, stage_rates
+from keras_trgl.callbacks.visit_end import VisitEnd
 from keras_trgl.training.given_callbacks import has, listed
 
 
@@ -27,6 +30,11 @@ class GatedCallbacks(keras.callbacks.CallbackList):
         whole = isinstance(callbacks, keras.callbacks.CallbackList)
         whole = whole and type(callbacks) is not keras.callbacks.CallbackList
         inner = [callbacks] if whole else [one for one in listed(callbacks) if one is not backup]
+        self._given = listed(callbacks)
+        if model.training_run.timetable.total_epochs is not None:
+            inner = in_turn(inner)
+        self._visit_end = VisitEnd(inner)
+        inner.append(self._visit_end)
         if not has(callbacks, keras.callbacks.History):
             inner.append(keras.callbacks.History())
         if backup is not None and not (whole and backup in listed(callbacks)):
@@ -39,6 +47,7 @@ class GatedCallbacks(keras.callbacks.CallbackList):
         """Check the backup before anything is changed, then let callbacks begin."""
         if self._backup is not None:
             self._backup.check()
+        infer_modes(self._given, self.model.training_run.stage_steps)
         super().on_train_begin(logs)
         if self._backup is not None:
             self._backup.begin()
@@ -72,8 +81,12 @@ class GatedCallbacks(keras.callbacks.CallbackList):
             super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Add stage, lap and epoch to the logs, and stop after the regime's last epoch."""
-        run = self.model.training_run
+        """Add stage, lap, epoch and rates to the logs, and stop after the regime's last epoch."""
+        run, optimizers = self.model.training_run, self.model.optimizer.optimizers
+        # Some metrics are made by the first step.
+        infer_modes(self._given, run.stage_steps)
+        self._visit_end.rates = stage_rates(self._given, optimizers, max(run.position.plan))
+        logs.update(self._visit_end.rates)
         run.end_epoch(epoch, logs)
         if run.is_over:
             self.model.stop_training = True

@@ -294,6 +294,27 @@ def check_labels(y: Any, units: int, where: str) -> None:
         )
 
 
+def check_ends(data: TrainingData) -> None:
+    """Raise if an epoch of the data has no end that is known, where stages train in turn.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if data.steps_per_epoch is not None:
+        return
+    source = data.source
+    endless = isinstance(source, tf.data.Dataset) and (
+        int(source.cardinality()) == tf.data.INFINITE_CARDINALITY
+    )
+    endless = endless or (isinstance(source, keras.utils.PyDataset) and source.num_batches is None)
+    if endless or isinstance(source, types.GeneratorType):
+        came = "a generator, which cannot begin anew" if not endless else "data without an end"
+        raise ValueError(
+            "Where stages train in turn, a stage's epochs must end for the next one to begin. "
+            f"Received: {came}. Pass `steps_per_epoch`."
+        )
+
+
 def check_ready(model: keras.Model) -> None:
     """Raise where Keras itself would fail later, or train something else without a word.
 

@@ -116,6 +116,8 @@ def stops_by(callbacks: list[Any], epoch: int | None = None) -> dict[str, Any]:
 
 
 def _setting(callback: Any, key: str) -> Any:
+    if key == "mode" and getattr(callback, "mode_was_auto", False):
+        return "auto"  # It was inferred from the metrics since.
     value = getattr(callback, key)
     # Keras negates it once, at the end of an epoch.
     value = abs(value) if key == "min_delta" else value

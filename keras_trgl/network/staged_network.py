@@ -43,6 +43,11 @@ class StagePart:
         return [v for layer in self._all_layers for v in layer.variables]
 
     @property
+    def weights(self) -> list[Any]:
+        """All variables but the states of random layers and metrics."""
+        return [v for layer in self._all_layers for v in layer.weights]
+
+    @property
     def trainable_variables(self) -> list[Any]:
         """What the stage's optimizer trains; the method's layers freeze with the stage."""
         layers = self._all_layers if self.stage.trainable else [self.stage, self.head]

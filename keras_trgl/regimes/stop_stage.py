@@ -20,8 +20,12 @@ class StopStage(Recorded):
             AUC. Defaults to `"auto"`.
         min_delta: float ≥ 0. Least change that counts as an improvement, in the unit of what is
             watched. Defaults to `0.0`.
+        restore_best: bool. Whether the stage gets back the weights of its visit's best epoch when
+            the visit ends, before anything is trained on it; else they stay those of the last
+            epoch. The best weights are kept beside the model, in main memory. Defaults to
+            `False`.
 
-    Every visit of a stage starts anew. Weights stay those of its last epoch.
+    Every visit of a stage starts anew.
 
     Raises:
         ValueError: `patience` is below 1, `min_delta` below 0, `mode` another word.
@@ -33,7 +37,12 @@ class StopStage(Recorded):
     """
 
     def __init__(
-        self, patience: int, monitor: str = "loss", mode: str = "auto", min_delta: float = 0.0
+        self,
+        patience: int,
+        monitor: str = "loss",
+        mode: str = "auto",
+        min_delta: float = 0.0,
+        restore_best: bool = False,
     ) -> None:
         check_integer("patience", patience, 1)
         check_choice("mode", mode, ("auto", "min", "max"))
@@ -44,10 +53,15 @@ class StopStage(Recorded):
             )
         if not min_delta >= 0:
             raise ValueError(f"`min_delta` must be at least 0. Received: min_delta={min_delta}.")
+        if not isinstance(restore_best, bool):
+            raise TypeError(
+                f"`restore_best` must be True or False. Received: restore_best={restore_best!r}."
+            )
         self.patience = int(patience)
         self.monitor = monitor
         self.mode = mode
         self.min_delta = float(min_delta)
+        self.restore_best = restore_best
 
     def key(self, depth: int) -> str:
         """Give the log's name of what is watched while stage k trains.
@@ -86,6 +100,7 @@ class StopStage(Recorded):
             "monitor": self.monitor,
             "mode": self.mode,
             "min_delta": self.min_delta,
+            "restore_best": self.restore_best,
         }
 
     @classmethod

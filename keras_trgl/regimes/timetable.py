@@ -42,6 +42,10 @@ class Timetable:
     Args:
         regime: `Regime`.
         num_stages: int ≥ 1. Stages there are.
+
+    Attributes:
+        improved: bool. Whether the last epoch that ended is its visit's best so far, by the
+            regime's `stop`.
     """
 
     def __init__(self, regime: Regime, num_stages: int) -> None:
@@ -51,6 +55,7 @@ class Timetable:
         self._skipped = 0
         self._best: float | None = None
         self._wait = 0
+        self.improved = False
 
     @property
     def total_epochs(self) -> int | None:
@@ -64,18 +69,18 @@ class Timetable:
             epochs: int, as given to `fit`, or `None`.
 
         Raises:
-            ValueError: another number than the regime's total.
+            ValueError: more than the regime's total.
         """
         total = self.total_epochs
         if total is None:
             return 1 if epochs is None else epochs
-        if epochs is not None and epochs != total:
+        if epochs is not None and epochs > total:
             counts = " + ".join(str(visit.epochs) for visit in self._visits)
             raise ValueError(
-                f"`epochs` must be the sum of the stages' epochs, {total} = {counts}. Received: "
-                f"epochs={epochs}. Leave it out, or change the regime's `epochs`."
+                f"`epochs` must be at most the sum of the stages' epochs, {total} = {counts}. "
+                f"Received: epochs={epochs}. Leave it out, or change the regime's `epochs`."
             )
-        return total
+        return total if epochs is None else epochs
 
     def position(self, epoch: int) -> Position:
         """Give what an epoch, counted from 0 over the whole run, does."""
@@ -102,21 +107,44 @@ class Timetable:
         if not self._visits:
             return False
         rule, (visit, left) = self._regime.stop, self._locate(epoch)
+        self.improved = False
         # A visit starts anew, also a later lap of the same stage.
         if left == 0:
             self._best, self._wait = None, 0
         last = left + 1 == visit.epochs
         key = "" if rule is None else rule.key(max(visit.plan) + 1)
-        if rule is not None and not last and self._is_watched(key, logs):
+        if rule is not None and (rule.restore_best or not last) and self._is_watched(key, logs):
             value = float(logs[key])
             if rule.improves(value, self._best):
-                self._best, self._wait = value, 0
+                self._best, self._wait, self.improved = value, 0, True
             else:
                 self._wait += 1
-            # Keras's epochs count on without a gap: later visits come earlier by what is left out.
             if self._wait >= rule.patience:
-                self._skipped += visit.epochs - left - 1
-        return epoch + self._skipped + 1 >= (self.total_epochs or 0)
+                self.end_visit(epoch)
+        return self.is_over(epoch)
+
+    @property
+    def has_best(self) -> bool:
+        """Whether an epoch of the visit had a number that the regime's `stop` could rank."""
+        return self._best is not None
+
+    def end_visit(self, epoch: int) -> None:
+        """Let this epoch be the last of its visit."""
+        visit, left = self._locate(epoch)
+        # Keras's epochs count on without a gap: later visits come earlier by what is left out.
+        self._skipped += visit.epochs - left - 1
+
+    def ends_visit(self, epoch: int) -> bool:
+        """Tell whether an epoch is the last of its visit; never where there are no visits."""
+        if not self._visits:
+            return False
+        visit, left = self._locate(epoch)
+        return left + 1 == visit.epochs
+
+    def is_over(self, epoch: int) -> bool:
+        """Tell whether an epoch is the last of the last visit."""
+        total = self.total_epochs
+        return total is not None and epoch + self._skipped + 1 >= total
 
     def _is_watched(self, key: str, logs: dict[str, Any]) -> bool:
         """Tell whether the logs have `key`; an epoch without validation may lack it."""

@@ -90,15 +90,16 @@ class CompiledSteps:
         """Every stage's trackers and metrics."""
         return [metric for step in self.steps for metric in step.metrics]
 
-    def results(self, training: bool, plan: Sequence[int]) -> dict[str, Any]:
-        """Give the results of the deepest stage at work, then every depth's as `stage_k_…`.
+    def results(self, training: bool, plan: Sequence[int], speaker: StageStep) -> dict[str, Any]:
+        """Give the results of the stage that speaks, then every depth's as `stage_k_…`.
 
         Args:
             training: bool. Whether these are results of training, which have an objective.
             plan: positions of the stages that stepped. The others' results are NaN: a mean of
                 nothing would read as a perfect loss.
+            speaker: the step whose results have no prefix.
         """
-        results: dict[str, Any] = dict(self.steps[max(plan)].exit.get_metrics_result())
+        results: dict[str, Any] = dict(speaker.exit.get_metrics_result())
         for k, step in enumerate(self.steps):
             idle = k not in plan
             for name, value in step.results(training, idle).items():

@@ -12,10 +12,17 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.data_identity import num_batches
-from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.feeding.training_data import (
+    TrainingData,
+    check_ends,
+    check_ready,
+    ordered,
+    split_validation,
+)
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
+from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import readable_errors
 from keras_trgl.training.given_callbacks import GivenCallbacks, has, listed
 from keras_trgl.training.trainer import Trainer
@@ -95,6 +102,8 @@ class FitSetup:
             if callbacks.backup is not None and callbacks.backup.is_over:
                 place = (max(epochs, place[0]), 0)
             data = self._ordered(given, place, callbacks.backup)
+            if self._timetable.total_epochs is not None:
+                check_ends(data)
             self._prepare(data, callbacks, goes_on=place != (0, 0))
             self._trainer.run = run = self._new_run(data, callbacks)
             after.callback(self._end, run)
@@ -165,6 +174,7 @@ class FitSetup:
             model.steps_per_execution,
             None if multiplier is None else multiplier.initial,
             self._move_idle,
+            self._trainer.best,
         )
 
     def _move_idle(self, plan: tuple[int, ...], device: str) -> None:
@@ -208,6 +218,9 @@ class FitSetup:
         wants = wants or callbacks.backup is not None
         spec = data.first_spec() if wants else data.element_spec
         self._build(spec)
+        stop = self._regime.stop
+        if model.built and stop is not None and stop.restore_best and self._trainer.best is None:
+            self._trainer.best = BestWeights(self._network.parts)
         seed = derive_seed(self._network.seed, PICKS)
         with model.distribute_strategy.scope():
             size = getattr(data.source, "batch_size", None)

@@ -16,6 +16,7 @@ class KerasLoop(keras.Model):
 
     _trainer: Trainer
     train_function: Any
+    test_function: Any
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -67,6 +68,16 @@ class KerasLoop(keras.Model):
     def test_step(self, data: Any) -> Logs:
         """Evaluate every depth on one batch; called by `evaluate`."""
         return self._trainer.evaluate_on(data)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Make what `evaluate` calls for every execution.
+
+        Args:
+            force: bool. Whether to trace anew. Defaults to `False`.
+        """
+        if self.test_function is None or force:
+            self.test_function = self._trainer.test_function(super().make_test_function)
+        return self.test_function
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make what `fit` calls for every execution: a traced function per plan of the regime.

@@ -115,6 +115,54 @@ def _know_again(optimizer: Any) -> None:
     optimizer._trainable_variables_indices = {key: index for index, key in keys.items()}
 
 
+def settle_average(optimizer: Any, variables: Variables) -> None:
+    """Give variables their moving averages, if their optimizer has any and stepped.
+
+    Before the first step averages are zero.
+
+    Args:
+        optimizer: Keras optimizer.
+        variables: list of the variables that it was built on.
+    """
+    uses = getattr(_inside_loss_scale(optimizer), "use_ema", False)
+    if uses and optimizer.built and int(optimizer.iterations) > 0:
+        optimizer.finalize_variable_values(variables)
+
+
+def rate_of_all(optimizers: Sequence[Any]) -> Any:
+    """Give the last stage's learning rate, whose assignments move every stage's.
+
+    Args:
+        optimizers: list of Keras optimizers.
+    """
+    rate = optimizers[-1].learning_rate
+    if not isinstance(rate, keras.Variable):
+        return rate  # A schedule's number of now.
+
+    class RateOfAll(type(rate)):  # type: ignore[misc]
+        """The last stage's variable, with the other stages' behind it."""
+
+        def assign(self, value: Any) -> Any:
+            for one in optimizers:
+                one.learning_rate = value
+            return rate.value
+
+        def assign_add(self, value: Any) -> Any:
+            for one in optimizers:
+                one.learning_rate = one.learning_rate + value
+            return rate.value
+
+        def assign_sub(self, value: Any) -> Any:
+            for one in optimizers:
+                one.learning_rate = one.learning_rate - value
+            return rate.value
+
+    shown_as = object.__new__(RateOfAll)
+    # It is that variable in all that is read of it.
+    shown_as.__dict__ = rate.__dict__
+    return shown_as
+
+
 @public
 class StageOptimizers(keras.optimizers.Optimizer):
     """K optimizers, one per stage, that Keras and its callbacks see as one.
@@ -126,7 +174,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         optimizers: list of Keras optimizers, one per stage.
         name: str. Name for logs and files. Defaults to `"stage_optimizers"`.
 
-    `learning_rate` reads the last stage's and sets all of them; each one's own is
+    `learning_rate` reads the last stage's and sets all of them, also by `assign`; each one's own is
     `optimizers[k].learning_rate`.
 
     Raises:
@@ -150,6 +198,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.optimizers = list(optimizers)
         self._variables_of: Callable[[int], Variables] | None = None
+        self._unsettled: Callable[[], Sequence[int]] | None = None
         self._on: On = anywhere
 
     def __repr__(self) -> str:
@@ -227,11 +276,17 @@ class StageOptimizers(keras.optimizers.Optimizer):
                     scaled = keras.optimizers.LossScaleOptimizer(one, name=f"stage_{k + 1}")
                 self.optimizers[k] = scaled
 
-    def bind(self, variables_of: Callable[[int], Variables]) -> None:
+    def bind(
+        self,
+        variables_of: Callable[[int], Variables],
+        unsettled: Callable[[], Sequence[int]] | None = None,
+    ) -> None:
         """Tell which variables each stage trains.
 
         Args:
             variables_of: function of k, counted from 0, that gives stage k's variables.
+            unsettled: function that gives the positions of the stages whose final values are
+                still to be written; `None` is all. Defaults to `None`.
 
         Raises:
             ValueError: an optimizer was built on others, those of another model.
@@ -239,7 +294,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         for k, one in enumerate(self.optimizers):
             if one.built and not _knows(one, variables_of(k)):
                 _check_unbuilt(one)
-        self._variables_of = variables_of
+        self._variables_of, self._unsettled = variables_of, unsettled
 
     def build(self, variables: Variables) -> None:
         """Build each stage's optimizer on its own variables; the argument is not used."""
@@ -282,7 +337,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
     @property
     def learning_rate(self) -> Any:
         """Rate of the last stage; assigning sets every stage's."""
-        return self.optimizers[-1].learning_rate
+        return rate_of_all(self.optimizers)
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -302,11 +357,15 @@ class StageOptimizers(keras.optimizers.Optimizer):
             )
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Let each optimizer write its final values (moving averages) to its own stage."""
+        """Let optimizers write final values (moving averages) to their own stages.
+
+        Those of stages that are settled stay, as later stages were trained on them.
+        """
         del var_list
-        if self._variables_of is not None:
-            for k, one in enumerate(self.optimizers):
-                one.finalize_variable_values(self._variables_of(k))
+        asked = self._unsettled
+        for k in range(len(self.optimizers)) if asked is None else asked():
+            if self._variables_of is not None:
+                settle_average(self.optimizers[k], self._variables_of(k))
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """Raise: gradients go to one stage's optimizer at a time."""

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.staged_network import StagePart
+from keras_trgl.training.optimizers import settle_average
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
     Batch,
@@ -242,6 +243,10 @@ class StageStep:
         task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=True)
         terms = self.objective.terms(batch, features, prediction, task, energy)
         return features, prediction, task, energy, terms
+
+    def settle_average(self) -> None:
+        """Give the weights their moving average, where the optimizer has one."""
+        settle_average(self.optimizer, self.trainable_variables)
 
     def find_loss_names(self, batch: Any) -> None:
         """Make the trackers of the method's further terms, by a symbolic run on one batch.

@@ -5,7 +5,7 @@ there: the strategy, the compile settings, the train function.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from keras_trgl.feeding.training_data import (
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.regime import Regime
+from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import CompiledSteps
 from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.optimizers import StageOptimizers
@@ -43,6 +44,7 @@ class Trainer:
         regime: as given.
         steps: the stages' compiled steps; none before `compile`.
         run: where a call of `fit` stands, or `None` outside one.
+        best: weights of best epochs, where the regime's `stop` restores them, or `None`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Trainer:
     ) -> None:
         self.steps = CompiledSteps()
         self.run: TrainingRun | None = None
+        self.best: BestWeights | None = None
         self.hooks = SubclassHooks(model, base)
         self._model = model
         self.network = network
@@ -72,10 +75,13 @@ class Trainer:
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
         self.steps = CompiledSteps(network, optimizers.optimizers, self.hooks, **settings)
-        optimizers.bind(self.steps.trainable_variables)
+        optimizers.bind(self.steps.trainable_variables, self._unsettled)
         self.steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
         # Losses and metrics live in the steps: Keras's own loop sees the optimizer alone.
         return {"optimizer": optimizers, "auto_scale_loss": False, **loop}
+
+    def _unsettled(self) -> Sequence[int]:
+        return range(self.network.num_stages) if self.run is None else self.run.unsettled
 
     def settle(self) -> None:
         """Move what was made before the stages' devices were known."""
@@ -137,22 +143,32 @@ class Trainer:
         x, y, sample_weight = self._unpack(data)
         rest = (y, sample_weight, x if self.steps.needs_data else None)
         features, told = x, dict[str, Any]()
-        for step in self.steps.steps:
-            is_last = step is self.steps.steps[-1]
-            features = step.evaluate((features, *rest), speaks=is_last)
         with self.evaluating():
+            speaker = self.speaker
+            for step in self.steps.steps:
+                features = step.evaluate((features, *rest), speaks=step is speaker)
             if self.hooks.overrides_metrics:
-                told = self.hooks.metrics(step.exit, x, y, step.prediction, sample_weight)
+                told = self.hooks.metrics(speaker.exit, x, y, speaker.prediction, sample_weight)
             return {**self.results(), **told}
 
     def results(self) -> dict[str, Any]:
-        """Give the last depth's loss and metrics, every stage's, and a subclass's own."""
+        """Give loss and metrics of the depth that speaks, every stage's, and a subclass's own."""
         plan = range(self.network.num_stages) if self._evaluating else self.key[0]
-        results = self.steps.results(not self._evaluating, plan)
+        results = self.steps.results(not self._evaluating, plan, self.speaker)
         for metric in self.own_metrics:
             value = metric.result()
             results.update(value if isinstance(value, dict) else {metric.name: value})
         return results
+
+    @property
+    def speaker(self) -> Any:
+        """The step whose results have no prefix.
+
+        In `fit` it is the deepest one in training, in validation too: `loss` and `val_loss`
+        speak of the same depth. Elsewhere it is the last depth's in evaluation.
+        """
+        last = self._evaluating and self.run is None
+        return self.steps.steps[-1 if last else max(self.key[0])]
 
     def drained_results(self) -> dict[str, Any]:
         """Give the results of all batches: Keras asks for them at the end of an epoch."""
@@ -203,7 +219,8 @@ class Trainer:
         """Give what `evaluate` returns without `return_dict`: the deepest trained stage's."""
         names: list[str] = []
         # Stages that never stepped have no metrics yet: the deepest that has some speaks.
-        for step in reversed(self.steps.steps):
+        spoke = [] if self.run is None else [self.speaker]
+        for step in [*spoke, *reversed(self.steps.steps)]:
             with contextlib.suppress(ValueError):
                 names = list(step.exit.get_metrics_result())
                 break
@@ -264,6 +281,42 @@ class Trainer:
 
         return train_function
 
+    def test_function(self, make: Callable[..., Any]) -> Any:
+        """Give what `evaluate` calls for every execution.
+
+        It is traced once: what has no prefix is named anew for the stage that speaks now.
+
+        Args:
+            make: Keras's own `make_test_function`.
+        """
+        functions: dict[Any, Any] = {}
+        model = self._model
+
+        def test_function(iterator: Any) -> Any:
+            with self.evaluating():
+                speaker = self.speaker
+            # What a subclass makes of a prediction is part of the trace.
+            key = speaker.depth if self.hooks.overrides_metrics else None
+            if key not in functions:
+                outer = model.test_function
+                make(force=True)
+                functions[key], model.test_function = model.test_function, outer
+            logs = functions[key](iterator)
+            return self._spoken_by(speaker, logs) if key is None else logs
+
+        return test_function
+
+    def _spoken_by(self, speaker: Any, logs: dict[str, Any]) -> dict[str, Any]:
+        """Give logs whose entries without a prefix are those of one stage."""
+        prefixes = [f"stage_{step.depth}_" for step in self.steps.steps]
+        owns = {metric.name for metric in self.own_metrics}
+        named = {key: p for p in prefixes for key in logs if key.startswith(p)}
+        old = {key.removeprefix(p) for key, p in named.items()} - owns
+        mine = f"stage_{speaker.depth}_"
+        new = {key.removeprefix(p): logs[key] for key, p in named.items() if p == mine}
+        rest = {key: value for key, value in logs.items() if key in named or key not in old}
+        return {**new, **rest}
+
     def drain(self) -> None:
         """Let later stages train on the batches that are on their way to them."""
         if self.steps.stored is not None:
@@ -272,7 +325,9 @@ class Trainer:
     def state_variables(self) -> dict[str, list[Any]]:
         """Give all variables that training changes, by group, in a fixed order."""
         model, stored = self._model, self.steps.stored
+        best = {} if self.best is None else {"best weights": self.best.variables}
         return {
+            **best,
             "model": list(model.variables),
             "metrics": [variable for one in model.metrics for variable in one.variables],
             "optimizer": list(model.optimizer.variables),

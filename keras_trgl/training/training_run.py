@@ -148,12 +148,14 @@ class TrainingRun:
             steps' multipliers move.
         place: function of (plan, device) that moves the variables of the stages that do not step
             to a device, and those of the others to this one.
+        best: `BestWeights`, where the regime's `stop` restores them, or `None`.
 
     Attributes:
         epoch: int. Epoch of the whole run, from 0.
         step: int. Batches of the epoch that are done.
         steps_done: int. Batches of the whole run that are done.
         position: `Position` of the epoch.
+        unsettled: tuple of ints, positions of the stages that train on till their visit ends.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class TrainingRun:
         steps_per_execution: int,
         initial_multiplier: float | None = None,
         place: Callable[[Any, str], Any] | None = None,
+        best: Any = None,
     ) -> None:
         self.timetable = timetable
         self.feed = feed
@@ -177,6 +180,8 @@ class TrainingRun:
         self._per_execution = steps_per_execution
         self._initial_multiplier = initial_multiplier
         self._move = place
+        self._best = best
+        self.unsettled: tuple[int, ...] = ()
         self._left_out = 0
         self._begins = self._over = False
 
@@ -219,6 +224,7 @@ class TrainingRun:
             step: int. Batches of it that a restored run has done. Defaults to `0`.
         """
         self.stand_at(epoch, step)
+        self.unsettled = self.position.plan
         idle, first = self._regime.idle_device, min(self.position.plan)
         if idle is not None and self._move is not None:
             self._move(self.position.plan, idle)
@@ -232,6 +238,30 @@ class TrainingRun:
         """Take the logs of an epoch that ended, and say in them where it stood."""
         logs.update(self.position.logs)
         self._over = self.timetable.end_epoch(epoch, logs)
+        if self._best is not None and self.timetable.improved:
+            self._best.keep(max(self.position.plan))
+
+    @property
+    def stage_steps(self) -> list[Any]:
+        """The stages' steps, in order."""
+        return self._steps.steps
+
+    def end_visit(self, epoch: int) -> None:
+        """Let this epoch be the last of its visit."""
+        self.timetable.end_visit(epoch)
+        self._over = self.timetable.is_over(epoch)
+
+    def ends_visit(self, epoch: int) -> bool:
+        """Tell whether an epoch is the last of its visit."""
+        return self.timetable.ends_visit(epoch)
+
+    def settle(self) -> None:
+        """Give the stages of a visit that is over the weights that later stages train on."""
+        for k in self.unsettled:
+            self._steps.steps[k].settle_average()
+        if self._best is not None and self.timetable.has_best:
+            self._best.put_back(max(self.position.plan))
+        self.unsettled = ()
 
     def leaves_out(self, given: Any) -> bool:
         """Tell whether the next execution was done before the run was restored."""

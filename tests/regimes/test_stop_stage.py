@@ -84,6 +84,11 @@ def test_nan_is_no_improvement_even_at_first():
             ValueError,
             "`min_delta` must be at least 0. Received: min_delta=nan.",
         ),
+        (
+            {"patience": 1, "restore_best": 1},
+            TypeError,
+            "`restore_best` must be True or False. Received: restore_best=1.",
+        ),
     ],
 )
 def test_wrong_arguments_are_errors(arguments, error, message):
@@ -92,7 +97,7 @@ def test_wrong_arguments_are_errors(arguments, error, message):
 
 
 def test_it_makes_itself_again():
-    rule = StopStage(4, "val_accuracy", "max", 0.25)
+    rule = StopStage(4, "val_accuracy", "max", 0.25, restore_best=True)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rule))
     assert isinstance(again, StopStage)
     assert again.get_config() == rule.get_config()
@@ -101,4 +106,5 @@ def test_it_makes_itself_again():
         "monitor": "val_accuracy",
         "mode": "max",
         "min_delta": 0.25,
+        "restore_best": True,
     }
