@@ -377,16 +377,30 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         self(keras.ops.zeros((1, *[side or 1 for side in self.input_shape[1:]])))
         super().export(filepath, **kwargs)
 
-    def summary(self, print_fn: Any = print, **kwargs: Any) -> None:
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Any = None,
+    ) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
 
         Args:
-            print_fn: function of a str. Defaults to `print`.
-            **kwargs: other arguments of `keras.Model.summary`, not used.
+            line_length: not used; `positions`, `show_trainable` (always shown), `layer_range`
+                neither.
+            positions: not used.
+            print_fn: function of a str, or `None`, which is `print`. Defaults to `None`.
+            expand_nested: bool. Whether blocks have rows of their own. Defaults to `False`.
+            show_trainable: not used.
+            layer_range: not used.
         """
-        del kwargs
-        optimizers = self.optimizer.optimizers if self.compiled else []
-        print_fn(stage_table(self.name, self._network, optimizers))
+        del line_length, positions, show_trainable, layer_range
+        optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
+        table = stage_table(self.name, self._network, optimizers, expand_nested)
+        (print_fn or print)(table)
 
     def __repr__(self) -> str:
         return in_short(self)

@@ -33,6 +33,8 @@ class TrainingData:
         kept_iterator: iterator of a `tf.data` pipeline whose place can be saved, or `None`; then
             `x` stands for the data in Keras's loop only.
         class_weight: dict of class index to weight that batches do not carry yet, or `None`.
+        row: the endless batches of a stream from its step `row_begins` on, or `None`.
+        row_begins: int.
     """
 
     x: Any
@@ -44,6 +46,8 @@ class TrainingData:
     is_shuffled: bool = False
     kept_iterator: Any = None
     class_weight: Any = None
+    row: Any = None
+    row_begins: int = 0
 
     @property
     def stream(self) -> BatchStream | None:
@@ -55,6 +59,13 @@ class TrainingData:
         """Shapes and types of a batch, or `None` where only the first batch would tell."""
         data = self.x if self.kept_iterator is None else self.source
         return getattr(data, "element_spec", None)
+
+    def from_step(self, step: int) -> tf.data.Dataset:
+        """Give a stream's endless batches from a step on, counted over all epochs."""
+        if self.row is not None and step == self.row_begins:
+            return self.row
+        stream = self.source
+        return stream.from_step(step)
 
     def first_spec(self) -> Any:
         """Give shapes and types of a batch, if need be from the first one, which comes again."""
@@ -165,8 +176,12 @@ def ordered(
             x, y, sample_weight, steps_per_epoch, source=x, class_weight=class_weight
         )
     steps = steps_per_epoch or stream.steps_per_epoch
+    begins = first[0] * steps + first[1]
+    row = stream.from_step(begins)
     return TrainingData(
-        stream.from_step(first[0] * steps + first[1]),
+        of_length(row, steps),
+        row=row,
+        row_begins=begins,
         steps_per_epoch=steps,
         source=stream,
         seed=stream.seed,
@@ -199,11 +214,30 @@ def _with_kept_place(
         return plain
     return TrainingData(
         # Another iterator over the same pipeline would draw from the same shuffle.
-        untuned(tf.data.Dataset.range(1).repeat()),
+        untuned(_blank_batches(dataset).repeat(steps_per_epoch or count)),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
         kept_iterator=iterator,
     )
+
+
+def of_length(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Give the first batches of a dataset, as one that says how many they are."""
+    first = dataset.take(count)
+    return first.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _blank_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Give one batch of zeros in the shapes and types of a dataset, open axes of length 1."""
+
+    def blank(spec: Any) -> Any:
+        if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None:
+            return tf.zeros([1])
+        shape = [side or 1 for side in spec.shape]
+        return tf.fill(shape, "") if spec.dtype == tf.string else tf.zeros(shape, spec.dtype)
+
+    batch = tf.nest.map_structure(blank, dataset.element_spec)
+    return tf.data.Dataset.from_tensors(batch)
 
 
 def iterator_files(iterator: Any) -> dict[str, bytes]:

@@ -76,6 +76,7 @@ class StagedNetwork:
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
+        self._whole: keras.Model | None = None
 
     @property
     def num_stages(self) -> int:
@@ -223,6 +224,40 @@ class StagedNetwork:
             shape = part.place.feature_shape if part.place is not None else ()
             shapes.append(output_shape(part.head, shape))
         return shapes
+
+    @property
+    def shown_layers(self) -> list[Any]:
+        """Blocks in order, heads, and the method's layers."""
+        named = named_layers(self.parts).values()
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        return [*blocks, *(layer for layers in named for layer in layers)]
+
+    @property
+    def every_layer(self) -> list[Any]:
+        """All that a name may mean: `shown_layers`, stages, and layers of models among blocks."""
+        shown = self.shown_layers
+        models = [layer for layer in shown if isinstance(layer, keras.Model)]
+        return [*shown, *self.stages, *(one for model in models for one in model.layers)]
+
+    def shown_shape(self, asked: str) -> Shape:
+        """Give the shape of the data, batch axis included, for a property of a Keras model.
+
+        Raises:
+            AttributeError: the network is not built, as of an unbuilt `keras.Sequential`: tools
+                ask by `hasattr`.
+        """
+        if self.input_shape is None:
+            raise AttributeError(
+                f"A model has `{asked}` once it is built. Received: an unbuilt model. Call it on "
+                "data or `model.build(input_shape)` first."
+            )
+        return self.input_shape
+
+    def whole(self, name: str) -> keras.Model:
+        """Give the last depth as a functional model, the same one each time."""
+        if self._whole is None:
+            self._whole = self.truncated(None, name)
+        return self._whole
 
     def truncated(self, depth: Any, name: str) -> keras.Model:
         """Give F_k∘G_k as a plain functional model that shares the weights.
