@@ -50,6 +50,16 @@ class ShowsNetwork(keras.Model):
         return list(self._network.whole(self.name).outputs)
 
     @property
+    def input(self) -> Tensor:
+        """Symbolic data."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> Tensor:
+        """Symbolic prediction of the last depth."""
+        return self.outputs[0]
+
+    @property
     def layers(self) -> list[keras.layers.Layer]:
         """Blocks in order, then heads and a method's layers: what a plain model would have."""
         network = getattr(self, "_network", None)

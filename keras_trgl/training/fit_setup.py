@@ -97,6 +97,8 @@ class FitSetup:
                 yield {
                     "x": data.x,
                     "y": data.y,
+                    # Keras passes over it, as batches are made; tools that wrap its `fit` log it.
+                    "batch_size": getattr(data.stream, "batch_size", None),
                     "epochs": epochs,
                     "verbose": given.verbose,
                     "callbacks": callbacks.all_for(self._model, given.verbose),
