@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.checks import check_integer
 from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset, untuned
 
 CHECKPOINT = "iterator"
@@ -318,8 +319,30 @@ def check_labels(y: Any, units: int, where: str) -> None:
         )
 
 
-def check_ready(model: keras.Model) -> None:
+def check_fit_numbers(epochs: Any, batch_size: Any, initial_epoch: Any, steps: Any) -> None:
+    """Raise unless the numbers given to `fit` are whole, and in their range.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is too small.
+    """
+    numbers = (
+        ("epochs", epochs, 0),
+        ("batch_size", batch_size, 1),
+        ("initial_epoch", initial_epoch, 0),
+        ("steps_per_epoch", steps, 1),
+    )
+    for name, value, minimum in numbers:
+        if value is not None:
+            check_integer(name, value, minimum)
+
+
+def check_ready(model: keras.Model, trains: bool = False) -> None:
     """Raise where Keras itself would fail later, or train something else without a word.
+
+    Args:
+        model: a `GreedyModel`.
+        trains: bool. Whether it is about to train. Defaults to `False`.
 
     Raises:
         ValueError: the model is not compiled, has no loss, or has settings that Keras does not
@@ -334,6 +357,13 @@ def check_ready(model: keras.Model) -> None:
         raise ValueError(
             "Every head needs a loss. Received: loss=None. Call `model.compile` with one."
         )
+    if model.optimizer is None:
+        if trains:
+            raise ValueError(
+                "Training needs an optimizer. Received: compile(optimizer=None). Call "
+                "`model.compile(optimizer=…, loss=…)` with one; `evaluate` needs none."
+            )
+        return
     replicas = model.distribute_strategy.num_replicas_in_sync
     optimizers = model.optimizer.optimizers
     accumulates = any(getattr(one, "gradient_accumulation_steps", None) for one in optimizers)

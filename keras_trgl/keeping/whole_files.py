@@ -104,7 +104,7 @@ class WholeFiles(keras.Model):
         return {
             "trainable_variables": named_once(self.trainable_variables),
             "non_trainable_variables": named_once(self.non_trainable_variables),
-            "optimizer_variables": named_once(self.optimizer.variables if self.compiled else ()),
+            "optimizer_variables": named_once(getattr(self.optimizer, "variables", ())),
             METRICS: named_once(self.metrics_variables, self._depths_of_metrics),
         }
 

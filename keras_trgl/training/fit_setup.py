@@ -12,7 +12,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.feeding.training_data import (
+    TrainingData,
+    check_fit_numbers,
+    check_ready,
+    ordered,
+    split_validation,
+)
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
@@ -76,7 +82,8 @@ class FitSetup:
             ValueError: labels out of range, `epochs` that are not the regime's, or a check that
                 failed inside a step.
         """
-        check_ready(self._model)
+        check_ready(self._model, trains=True)
+        check_fit_numbers(given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch)
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
                 (given.x, given.y, given.sample_weight), given.validation_split

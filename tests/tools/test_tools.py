@@ -53,7 +53,7 @@ def test_mlflow_logs_a_run_and_changes_nothing(mlflow, flavor):
     assert '"features_cardinality": 3' in told.inputs.dataset_inputs[0].dataset.profile
 
 
-@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 @pytest.mark.parametrize("kind", ["RandomSearch", "Hyperband"])
 def test_keras_tuner_finds_a_rate(kind, tmp_path):
     import keras_tuner
@@ -122,4 +122,4 @@ def test_tensorboard_finds_an_embedding_and_writes_every_block(tmp_path):
     events = EventAccumulator(str(tmp_path / "train"))
     events.Reload()
     tags = events.Tags()["tensors"]
-    assert "epoch_stage_1_loss" in tags and any(tag.startswith("block/") for tag in tags)
+    assert "epoch_stage_1_loss" in tags and any("block" in tag for tag in tags)
