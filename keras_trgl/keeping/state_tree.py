@@ -13,9 +13,7 @@ METRICS = "metrics_variables"
 """Group of the tree that a model which has not trained yet has only a part of."""
 
 
-def named_once(
-    variables: Sequence[Any], stages: Mapping[int, int] | None = None
-) -> dict[str, Any]:
+def named_once(variables: Sequence[Any], stages: Mapping[int, int] | None = None) -> dict[str, Any]:
     """Give variables by paths of which none comes twice, in a fixed order.
 
     Args:

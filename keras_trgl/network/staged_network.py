@@ -5,6 +5,7 @@ A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, a
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -112,6 +113,12 @@ class StagedNetwork:
             ValueError: a head does not fit the features of its stage, or the method gives
                 something else than layers.
         """
+        if not isinstance(input_shape, Sequence) or len(input_shape) < 1:
+            raise TypeError(
+                "`input_shape` must be a tuple with the batch axis first. Received: "
+                f"input_shape={input_shape!r}. Give `(None, features)` or `(None, height, width, "
+                "channels)`."
+            )
         shape: Shape = (None, *tuple(input_shape)[1:])
         self.input_shape = shape
         if self.placement.is_open:
@@ -201,8 +208,9 @@ class StagedNetwork:
         if exits == "all":
             return list(range(1, self.num_stages + 1))
         depth = self.num_stages if exits is None else exits
-        if isinstance(depth, bool) or not isinstance(depth, int):
+        if isinstance(depth, bool) or not isinstance(depth, Integral):
             raise TypeError(f"A depth must be an int, `None` or 'all'. Received: {depth!r}.")
+        depth = int(depth)
         if not 1 <= depth <= self.num_stages:
             raise ValueError(
                 f"A depth must be 1 to {self.num_stages}, the number of stages. Received: {depth}."
@@ -265,6 +273,11 @@ class StagedNetwork:
         Raises:
             ValueError: there is no such depth, or the network is not built.
         """
+        if depth == "all":
+            raise ValueError(
+                "`truncate` gives one depth. Received: 'all'. Use `model.predict_exits(x)` for the "
+                f"predictions of all, or a depth, 1 to {self.num_stages}."
+            )
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]

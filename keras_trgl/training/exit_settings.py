@@ -64,6 +64,10 @@ def _check_kinds(settings: dict[str, Any]) -> None:
         ValueError: several losses, or losses by name: a head has one prediction.
     """
     for key, value in settings.items():
+        if key in METRIC_SETTINGS and isinstance(value, str):
+            raise TypeError(
+                f"`{key}` must be a list. Received: {key}={value!r}. Give `{key}=[{value!r}]`."
+            )
         for one in keras.tree.flatten(value):
             if isinstance(one, type):
                 raise TypeError(

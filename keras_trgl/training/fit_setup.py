@@ -83,7 +83,9 @@ class FitSetup:
                 failed inside a step.
         """
         check_ready(self._model, trains=True)
-        check_fit_numbers(given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch)
+        check_fit_numbers(
+            given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
+        )
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
                 (given.x, given.y, given.sample_weight), given.validation_split

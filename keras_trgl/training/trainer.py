@@ -72,9 +72,7 @@ class Trainer:
         on = None if network.placement.strategy is None else network.placement.on
         if optimizer is None:
             # As in Keras: a model that is evaluated needs none.
-            self.steps = CompiledSteps(
-                network, [None] * network.num_stages, self.hooks, **settings
-            )
+            self.steps = CompiledSteps(network, [None] * network.num_stages, self.hooks, **settings)
             self.steps.compiled_with = {"optimizer": None, **settings, **loop}
             return {"optimizer": None, "auto_scale_loss": False, **loop}
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)

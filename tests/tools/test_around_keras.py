@@ -41,7 +41,12 @@ KINDS_OF_DATA = {
     "arrays": (lambda: (X, Y), {"batch_size": 8}, False, 3),
     "arrays, steps of the user's": (lambda: (X, Y), {"batch_size": 8}, False, 5),
     "arrays, kept": (lambda: (X, Y), {"batch_size": 8}, True, 3),
-    "class weights": (lambda: (X, Y), {"batch_size": 8, "class_weight": {0: 2.0, 1: 1, 2: 1}}, 0, 3),
+    "class weights": (
+        lambda: (X, Y),
+        {"batch_size": 8, "class_weight": {0: 2.0, 1: 1, 2: 1}},
+        0,
+        3,
+    ),
     "a stream": (lambda: (stream(), None), {}, False, 3),
     "a PyDataset": (lambda: (Batches(), None), {}, False, 3),
     "a PyDataset, steps of the user's": (lambda: (Batches(), None), {}, False, 5),
@@ -96,11 +101,12 @@ def test_a_built_model_has_the_properties_of_a_functional_one():
     model = dense()
     for name in ("input_shape", "output_shape", "inputs", "outputs", "input", "output"):
         assert not hasattr(model, name)
-        with pytest.raises(AttributeError, match="once it is built. Received: an unbuilt model"):
+        with pytest.raises(AttributeError, match="once it is built"):
             getattr(model, name)
     model.build((None, 6))
     assert (model.input_shape, model.output_shape) == ((None, 6), (None, 3))
-    assert model.input is model.inputs[0] and model.output is model.outputs[0]
+    assert model.input is model.inputs[0]
+    assert model.output is model.outputs[0]
     plain = keras.Model(model.inputs, model.outputs)
     np.testing.assert_array_equal(plain.predict(X, verbose=0), model.predict(X, verbose=0))
 
@@ -124,7 +130,7 @@ def test_layers_are_blocks_and_heads_and_get_layer_finds_what_has_a_name():
         assert model.get_layer(name).name == name
     assert model.get_layer(index=1) is model.stages[1].blocks[0]
     for wrong in ({"name": "second"}, {"index": 9}, {}, {"name": "first", "index": 0}):
-        with pytest.raises(ValueError, match="No such layer|only has 4|Provide"):
+        with pytest.raises(ValueError, match=r"No such layer|only has 4|Provide"):
             model.get_layer(**wrong)
 
 
@@ -132,11 +138,14 @@ def test_summary_takes_keras_arguments_built_or_not(capsys):
     model = dense()
     model.summary(80, None, None, True)
     text = capsys.readouterr().out
-    assert "not built" in text and "model.build(input_shape)" in text and "block_1  Dense" in text
+    assert "not built" in text
+    assert "model.build(input_shape)" in text
+    assert "block_1  Dense" in text
     model.build((None, 6))
     said = []
     model.summary(print_fn=said.append, line_length=80, show_trainable=True, expand_nested=True)
-    assert "block_1  Dense" in said[0] and "(None, 6)  42" in said[0]
+    assert "block_1  Dense" in said[0]
+    assert "(None, 6)  42" in said[0]
     model.summary(print_fn=said.append)
     assert "block_1" not in said[1]
 
@@ -145,7 +154,8 @@ def test_a_plot_shows_shapes_and_its_functional_model_shows_layers():
     model = dense()
     model.build((None, 6))
     text = keras.utils.model_to_dot(model, show_shapes=True).to_string()
-    assert "(None, 6)" in text and "(None, 3)" in text
+    assert "(None, 6)" in text
+    assert "(None, 3)" in text
     plain = keras.Model(model.inputs, model.outputs)
     assert "block_1" in keras.utils.model_to_dot(plain).to_string()
 
@@ -167,7 +177,7 @@ def test_a_state_tree_goes_to_another_model():
     before = other.get_weights()
     damaged = {"optimizer_variables": tree["optimizer_variables"], "trainable_variables": {}}
     damaged["trainable_variables"] = {"greedy_model": {"block_0": {"kernel": np.zeros((9, 9))}}}
-    with pytest.raises(ValueError, match="where this one has shape .6, 6."):
+    with pytest.raises(ValueError, match=r"where this one has shape .6, 6."):
         other.set_state_tree(damaged)
     for got, wanted in zip(other.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, wanted)

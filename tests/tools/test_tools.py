@@ -77,16 +77,15 @@ def test_scikit_learn_wrappers_fit_and_score():
 
     def model_of(X, y, classes=3):
         blocks = [keras.layers.Dense(6), keras.layers.Dense(6)]
-        model = trgl.GreedyModel.from_blocks(
-            blocks, [1, 1], trgl.heads.LinearHead(classes), seed=0
-        )
+        model = trgl.GreedyModel.from_blocks(blocks, [1, 1], trgl.heads.LinearHead(classes), seed=0)
         model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
         return model
 
     wrapper = keras.wrappers.SKLearnClassifier(model_of, fit_kwargs={"epochs": 1, "verbose": 0})
     assert wrapper.fit(X, Y).predict(X).shape[0] == 24
     scores = cross_val_score(wrapper, X, Y, cv=2)
-    assert scores.shape == (2,) and np.isfinite(scores).all()
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
 
 
 def test_scikit_learn_regressor_and_transformer():
@@ -117,9 +116,11 @@ def test_tensorboard_finds_an_embedding_and_writes_every_block(tmp_path):
     )
     model.fit(words, Y, verbose=0, callbacks=[board])
     config = (tmp_path / "projector_config.pbtxt").read_text(encoding="utf-8")
-    assert "words.tsv" in config and "embeddings" in config
+    assert "words.tsv" in config
+    assert "embeddings" in config
     assert (tmp_path / "train" / "keras_embedding.ckpt-0.weights.h5").exists()
     events = EventAccumulator(str(tmp_path / "train"))
     events.Reload()
     tags = events.Tags()["tensors"]
-    assert "epoch_stage_1_loss" in tags and any("block" in tag for tag in tags)
+    assert "epoch_stage_1_loss" in tags
+    assert any("block" in tag for tag in tags)
