@@ -72,6 +72,9 @@ class ShowsNetwork(keras.Model):
             name: str. Name of it. Defaults to `None`.
             index: int. Position in `layers`. Defaults to `None`.
 
+        Returns:
+            `keras.layers.Layer`.
+
         Raises:
             ValueError: there is none, or neither or both of the two came.
         """
