@@ -22,6 +22,10 @@ class ShowsNetwork(keras.Model):
         """Seed of initial weights and of the order of the data, as given or drawn."""
         return self._network.seed
 
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._network.seed = value
+
     @property
     def num_stages(self) -> int:
         """Number of stages, K."""
@@ -41,13 +45,13 @@ class ShowsNetwork(keras.Model):
     def inputs(self) -> list[Tensor]:
         """Symbolic data, a list of one; with `outputs` they make a plain functional model."""
         self._network.shown_shape("inputs")
-        return list(self._network.whole(self.name).inputs)
+        return list(self._network.truncated(None, self.name).inputs)
 
     @property
     def outputs(self) -> list[Tensor]:
         """Symbolic prediction of the last depth, a list of one."""
         self._network.shown_shape("outputs")
-        return list(self._network.whole(self.name).outputs)
+        return list(self._network.truncated(None, self.name).outputs)
 
     @property
     def input(self) -> Tensor:

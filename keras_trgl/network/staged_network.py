@@ -15,7 +15,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
-from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
 
@@ -77,7 +77,7 @@ class StagedNetwork:
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
-        self._whole: keras.Model | None = None
+        self._cuts = Cuts()
 
     @property
     def num_stages(self) -> int:
@@ -261,12 +261,6 @@ class StagedNetwork:
             )
         return self.input_shape
 
-    def whole(self, name: str) -> keras.Model:
-        """Give the last depth as a functional model, the same one each time."""
-        if self._whole is None:
-            self._whole = self.truncated(None, name)
-        return self._whole
-
     def truncated(self, depth: Any, name: str) -> keras.Model:
         """Give F_k∘G_k as a plain functional model that shares the weights.
 
@@ -281,15 +275,16 @@ class StagedNetwork:
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
-        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}")
+        return self._cuts.truncated(stages, heads, shape, f"{name}_depth_{depth}")
 
     def all_exits(self, name: str) -> keras.Model:
-        """Give a functional model with every depth's prediction.
+        """Give a model with every depth's prediction, the same one every time.
 
         Raises:
             ValueError: the network is not built.
         """
-        return all_exits_model(self.stages, self.heads, self.built_shape(), f"{name}_exits")
+        self.built_shape()
+        return self._cuts.all_exits(self.stages, self.heads, f"{name}_exits")
 
     def built_shape(self) -> Shape:
         """Give the shape of the data, batch axis included.
