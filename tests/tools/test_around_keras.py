@@ -190,3 +190,26 @@ def test_a_state_tree_goes_to_another_model():
             model.set_state_tree(wrong)
     with pytest.raises(ValueError, match="`value_format` must be 'backend_tensor'"):
         model.get_state_tree("torch")
+
+
+@pytest.mark.parametrize("way", ["a new list", "append"])
+def test_a_tool_may_add_callbacks_to_those_that_keras_is_handed(way, monkeypatch, tmp_path, capsys):
+    def run(folder):
+        backup = BackupAndRestore(tmp_path / folder)
+        return dense().fit(X, Y, epochs=2, batch_size=8, verbose=2, callbacks=[backup]).history
+
+    plain, said = run("plain"), capsys.readouterr().out
+    fit, heard = keras.Model.fit, []
+    extra = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: heard.append(logs))
+
+    def adding(self, x=None, callbacks=None, **given):
+        if way == "append":
+            callbacks.append(extra)
+        else:
+            callbacks = [*callbacks, extra]
+        return fit(self, x, callbacks=callbacks, **given)
+
+    monkeypatch.setattr(keras.Model, "fit", adding)
+    assert run("wrapped") == plain
+    assert [logs["loss"] for logs in heard] == plain["loss"]
+    assert capsys.readouterr().out.count("Epoch") == said.count("Epoch")
