@@ -5,6 +5,7 @@ A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, a
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -117,6 +118,12 @@ class StagedNetwork:
             ValueError: a head does not fit the features of its stage, or the method gives
                 something else than layers.
         """
+        if not isinstance(input_shape, Sequence) or len(input_shape) < 1:
+            raise TypeError(
+                "`input_shape` must be a tuple with the batch axis first. Received: "
+                f"input_shape={input_shape!r}. Give `(None, features)` or `(None, height, width, "
+                "channels)`."
+            )
         shape: Shape = (None, *tuple(input_shape)[1:])
         self.input_shape = shape
         if self.placement.is_open:
@@ -206,8 +213,9 @@ class StagedNetwork:
         if exits == "all":
             return list(range(1, self.num_stages + 1))
         depth = self.num_stages if exits is None else exits
-        if isinstance(depth, bool) or not isinstance(depth, int):
+        if isinstance(depth, bool) or not isinstance(depth, Integral):
             raise TypeError(f"A depth must be an int, `None` or 'all'. Received: {depth!r}.")
+        depth = int(depth)
         if not 1 <= depth <= self.num_stages:
             raise ValueError(
                 f"A depth must be 1 to {self.num_stages}, the number of stages. Received: {depth}."
@@ -230,12 +238,45 @@ class StagedNetwork:
             shapes.append(output_shape(part.head, shape))
         return shapes
 
+    @property
+    def shown_layers(self) -> list[Any]:
+        """Blocks in order, heads, and the method's layers."""
+        named = named_layers(self.parts).values()
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        return [*blocks, *(layer for layers in named for layer in layers)]
+
+    @property
+    def every_layer(self) -> list[Any]:
+        """All that a name may mean: `shown_layers`, stages, and layers of models among blocks."""
+        shown = self.shown_layers
+        models = [layer for layer in shown if isinstance(layer, keras.Model)]
+        return [*shown, *self.stages, *(one for model in models for one in model.layers)]
+
+    def shown_shape(self, asked: str) -> Shape:
+        """Give the shape of the data, batch axis included, for a property of a Keras model.
+
+        Raises:
+            AttributeError: the network is not built, as of an unbuilt `keras.Sequential`: tools
+                ask by `hasattr`.
+        """
+        if self.input_shape is None:
+            raise AttributeError(
+                f"A model has `{asked}` once it is built. Received: an unbuilt model. Call it on "
+                "data or `model.build(input_shape)` first."
+            )
+        return self.input_shape
+
     def truncated(self, depth: Any, name: str) -> keras.Model:
         """Give F_k∘G_k as a plain functional model that shares the weights.
 
         Raises:
             ValueError: there is no such depth, or the network is not built.
         """
+        if depth == "all":
+            raise ValueError(
+                "`truncate` gives one depth. Received: 'all'. Use `model.predict_exits(x)` for the "
+                f"predictions of all, or a depth, 1 to {self.num_stages}."
+            )
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
