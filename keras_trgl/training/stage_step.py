@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.staged_network import StagePart
+from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
     Batch,
@@ -27,7 +28,6 @@ from keras_trgl.training.stage_objective import (
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Tensor
 
-NOT_FINITE = "the task loss is not finite"
 LABEL_RANGE = "labels are out of range"
 
 
@@ -211,6 +211,7 @@ class StageStep:
         with self.on_device():
             inputs, y, sample_weight, _ = batch
             variables = self.trainable_variables
+            check = self._finite_check()
             # Only variables are watched: the input carries no gradient back.
             with tf.GradientTape() as tape:
                 features, prediction, task, energy, terms = self._forward(batch)
@@ -222,7 +223,8 @@ class StageStep:
             gradients = tape.gradient(scaled, variables) if variables else []
             # Only the updates wait for the checks: held back from the gradients on, memory grew
             # by a fifth, as the executor then takes them in another order.
-            with tf.control_dependencies(self._checks(task)):
+            checks = [] if check is None else check.ops(task, energy, terms.objective, gradients)
+            with tf.control_dependencies(checks):
                 for move in terms.moves:
                     move()
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
@@ -285,12 +287,11 @@ class StageStep:
         for name, loss in terms.further.items():
             trackers[name].update_state(loss, sample_weight=batch)
 
-    def _checks(self, task: Tensor) -> list[Any]:
+    def _finite_check(self) -> FiniteCheck | None:
         if not self.raise_on_nan:
-            return []
-        said = f"Stage {self.depth}: {NOT_FINITE}. Received:"
-        check = tf.debugging.Assert(tf.math.is_finite(task), [said, task])
-        return [] if check is None else [check]
+            return None
+        has_replicas = tf.distribute.has_strategy() and self.device is None
+        return FiniteCheck(self.part, self.depth, self.optimizer, puts_back=not has_replicas)
 
     def pass_on(self, features: Tensor, training: bool = False) -> Tensor:
         """Give the features of a stage that does not step, without a gradient.
