@@ -12,6 +12,7 @@ import keras
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
+from keras_trgl.network.door import Door
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
 from keras_trgl.network.truncate import all_exits_model, truncated_model
@@ -65,6 +66,7 @@ class StagedNetwork:
     Attributes:
         parts: list of K `StagePart`.
         placement: where the stages live.
+        door: in what form data come in.
         input_shape: shape of the data, batch axis included, or `None` before `build`.
     """
 
@@ -76,6 +78,7 @@ class StagedNetwork:
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
+        self.door = Door(self.stages[0].blocks)
 
     @property
     def num_stages(self) -> int:
@@ -111,7 +114,7 @@ class StagedNetwork:
             ValueError: a head does not fit the features of its stage, or the method gives
                 something else than layers.
         """
-        shape: Shape = (None, *tuple(input_shape)[1:])
+        shape = self.door.build_shape(input_shape)
         self.input_shape = shape
         if self.placement.is_open:
             self.placement.resolve(self.stages, self.heads, shape, self.method)
@@ -180,7 +183,7 @@ class StagedNetwork:
             Tensor `(batch, units)`, or the list of K of them.
         """
         depths = self.depths(exits)
-        x, predictions = inputs, {}
+        x, predictions = self.door.take(inputs, self.input_shape), {}
         for depth in range(1, max(depths) + 1):
             with self.placement.on(depth - 1):
                 # Blocks, not the stage: predictions add no energy.
@@ -233,7 +236,7 @@ class StagedNetwork:
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
-        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}")
+        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}", self.door.name)
 
     def all_exits(self, name: str) -> keras.Model:
         """Give a functional model with every depth's prediction.
@@ -241,7 +244,8 @@ class StagedNetwork:
         Raises:
             ValueError: the network is not built.
         """
-        return all_exits_model(self.stages, self.heads, self.built_shape(), f"{name}_exits")
+        shape, data = self.built_shape(), self.door.name
+        return all_exits_model(self.stages, self.heads, shape, f"{name}_exits", data)
 
     def built_shape(self) -> Shape:
         """Give the shape of the data, batch axis included.

@@ -19,10 +19,11 @@ from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.exit_settings import exit_settings
 from keras_trgl.training.finite import NOT_FINITE
+from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
-from keras_trgl.training.stage_step import LABEL_RANGE, Exit, StageStep
+from keras_trgl.training.stage_step import Exit, StageStep
 from keras_trgl.training.stored_step import StoredStep
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Shape
@@ -298,7 +299,9 @@ def _said(message: str, mark: str) -> str:
     """Give a check's own words and values out of TensorFlow's message."""
     _, eager, data = message.partition("Summarized data: ")
     if eager:
-        parts = [line.removeprefix("b") if line[1:2] in "'\"" else line for line in data.split("\n")]
+        parts = [
+            line.removeprefix("b") if line[1:2] in "'\"" else line for line in data.split("\n")
+        ]
         return " ".join(part.strip("'\"") for part in parts if part)
     line = next(line for line in message.splitlines() if mark in line)
     # A graph prints them as `[words Received:] [value]`.

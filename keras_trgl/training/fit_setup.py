@@ -12,7 +12,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.feeding.training_data import TrainingData, check_ready, ordered, split_validation
+from keras_trgl.feeding.training_data import (
+    TrainingData,
+    check_ready,
+    is_array_like,
+    ordered,
+    split_validation,
+)
+from keras_trgl.network.door import plain
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
@@ -77,6 +84,10 @@ class FitSetup:
                 failed inside a step.
         """
         check_ready(self._model)
+        self._network.door.note(given.x)
+        if is_array_like(given.x):
+            given.x = plain(given.x)
+        given.class_weight = self._all_classes(given.class_weight)
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
                 (given.x, given.y, given.sample_weight), given.validation_split
@@ -113,6 +124,14 @@ class FitSetup:
         finally:
             self._trainer.run.feed.close()
             self._trainer.run = None
+
+    def _all_classes(self, class_weight: Any) -> Any:
+        """Give class weights with 1 for classes that were left out, as Keras's own metrics do."""
+        if not class_weight:
+            return class_weight
+        units = int(getattr(self._network.heads[-1], "units", 0))
+        count = max(2, units, max(class_weight) + 1)
+        return {k: float(class_weight.get(k, 1.0)) for k in range(count)}
 
     def _ordered(self, given: FitArguments, place: tuple[int, int], backup: Any) -> TrainingData:
         data = ordered(
@@ -195,6 +214,8 @@ class FitSetup:
         wants = wants or placement.strategy is not None or self._trainer.steps.seeks_loss_names
         wants = wants or callbacks.backup is not None
         spec = data.first_spec() if wants else data.element_spec
+        if spec is not None:
+            self._trainer.check_form(keras.utils.unpack_x_y_sample_weight(spec)[1])
         self._build(spec)
         seed = derive_seed(self._network.seed, PICKS)
         with model.distribute_strategy.scope():

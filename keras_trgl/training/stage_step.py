@@ -9,12 +9,14 @@ its stage's device.
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod
+from keras_trgl.network.masks import mask_of, with_mask
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.shared_function import SharedFunction
@@ -27,8 +29,6 @@ from keras_trgl.training.stage_objective import (
 )
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Tensor
-
-LABEL_RANGE = "labels are out of range"
 
 
 class Exit(keras.Model):
@@ -173,11 +173,13 @@ class StageStep:
             if self._runs_inline:
                 features, gradients, self.prediction = self._update(batch, speaks=not hands_on)
                 with tf.control_dependencies([g for g in gradients if g is not None]):
-                    return tf.stop_gradient(tf.identity(features))
+                    return with_mask(tf.stop_gradient(tf.identity(features)), mask_of(features))
+            mask = mask_of(batch[0])
             if not hands_on:
-                self.prediction = self._train_last(*batch)
+                self.prediction = self._train_last(mask, *batch)
                 return None
-            return tf.stop_gradient(self._train(*batch))
+            features, mask = self._train(mask, *batch)
+            return with_mask(tf.stop_gradient(features), mask)
 
     @property
     def _runs_inline(self) -> bool:
@@ -186,11 +188,22 @@ class StageStep:
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
+
         # Two functions: as an output, features nobody takes would live through the backward pass.
-        self._train = SharedFunction(lambda *batch: self._update(batch, speaks=False)[0])
-        self._train_last = SharedFunction(lambda *batch: self._update(batch, speaks=True)[2])
+        def train(mask: Any, x: Any, *rest: Any) -> tuple[Any, Any]:
+            features = self._update((with_mask(x, mask), *rest), speaks=False)[0]
+            return features, mask_of(features)
+
+        def train_last(mask: Any, x: Any, *rest: Any) -> Any:
+            return self._update((with_mask(x, mask), *rest), speaks=True)[2]
+
+        def pass_on(mask: Any, x: Any, training: bool) -> tuple[Any, Any]:
+            features = self._features(with_mask(x, mask), training)
+            return features, mask_of(features)
+
+        self._train, self._train_last = SharedFunction(train), SharedFunction(train_last)
         self._pass_on = {
-            training: SharedFunction(lambda x, training=training: self._features(x, training))
+            training: SharedFunction(functools.partial(pass_on, training=training))
             for training in (False, True)
         }
         self.prediction = None
@@ -303,8 +316,10 @@ class StageStep:
         """
         with self.on_device():
             if tf.distribute.has_strategy() and self.device is None:
-                return tf.stop_gradient(self._features(features, training))
-            return tf.stop_gradient(self._pass_on[training](features))
+                features = self._features(features, training)
+                return with_mask(tf.stop_gradient(features), mask_of(features))
+            features, mask = self._pass_on[training](mask_of(features), features)
+            return with_mask(tf.stop_gradient(features), mask)
 
     def evaluate(self, batch: Batch, speaks: bool = False) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features.
@@ -325,12 +340,3 @@ class StageStep:
             if not (speaks and self.hooks.overrides_metrics):
                 self.exit.compute_metrics(inputs, y, self.prediction, sample_weight)
             return features
-
-
-def check_label_range(y: Tensor, units: int) -> Tensor:
-    """Give `y`, checked inside the step to be class indices below `units`."""
-    inside = tf.reduce_all((y >= 0) & (y < units))
-    said = f"The {LABEL_RANGE}: they must be 0 to {units - 1}. Received:"
-    check = tf.debugging.Assert(inside, [said, tf.reduce_min(y), tf.reduce_max(y)])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(y)
