@@ -4,6 +4,7 @@ A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, a
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,6 +132,25 @@ class StagedNetwork:
                 shape = part.place.feature_shape
                 self._build_beside(part, part.place, blocks - 1)
         check_apart(self.parts)
+        self._tell_of_stages_without_residuals()
+
+    def _tell_of_stages_without_residuals(self) -> None:
+        """Warn of stages where the method's regulariser has nothing to act on."""
+        idle = [
+            str(k)
+            for k, part in enumerate(self.parts, start=1)
+            if not part.stage.residual_units
+            and part.stage.trainable_variables
+            and part.place is not None
+            and self.method.stage_regularizer(part.place) is not None
+        ]
+        if idle:
+            warnings.warn(
+                f"{self.method!r} regularises residuals, and there is none in stage "
+                f"{', '.join(idle)}: there it trains as `VanGL` does. Build stages of "
+                "`ResidualBlock`s, or pass `method='vangl'`.",
+                stacklevel=4,
+            )
 
     def _build_beside(self, part: StagePart, place: StagePlace, block: int) -> None:
         """Choose and build a stage's head and the method's layers.

@@ -58,7 +58,8 @@ def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) ->
         ValueError: the network is not built.
     """
     shape, method, devices = network.built_shape(), network.method, network.placement.devices
-    header: tuple[str, ...] = ("", "layer", "blocks", "output", "parameters", "trained", "by")
+    numbers = ("blocks", "residuals", "output", "parameters", "trained")
+    header: tuple[str, ...] = ("", "layer", *numbers, "by")
     placed = any(devices)
     header = (*header, "device") if placed else header
     rows: list[tuple[str, ...]] = []
@@ -68,10 +69,11 @@ def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) ->
         by = f"loss {k}, {optimizers[k - 1].name}" if optimizers else f"loss {k}"
         shape = stage.compute_output_shape(shape)
         head_shape = output_shape(head, shape)
-        more = [(title, layer, "", "") for title, layer in part.layers.items()]
-        for kind, layer, blocks, output in (
-            ("stage", stage, str(len(stage.blocks)), str(tuple(shape))),
-            ("head", head, "", str(tuple(head_shape))),
+        units = str(len(stage.residual_units))
+        more = [(title, layer, "", "", "") for title, layer in part.layers.items()]
+        for kind, layer, blocks, residuals, output in (
+            ("stage", stage, str(len(stage.blocks)), units, str(tuple(shape))),
+            ("head", head, "", "", str(tuple(head_shape))),
             *more,
         ):
             trainable, count = _count(layer)
@@ -82,6 +84,7 @@ def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) ->
                     f"{kind} {k}",
                     layer.name if kind == "stage" else type(layer).__name__,
                     blocks,
+                    residuals,
                     output,
                     f"{count:,}",
                     f"{trainable:,}",

@@ -21,6 +21,7 @@ from keras_trgl.regimes.regime import Regime
 from keras_trgl.training.compiled_steps import CompiledSteps
 from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.labels import check_form, ignored_class, in_range
+from keras_trgl.training.loss_form import check_loss_form
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.training.training_run import TrainingRun
@@ -71,6 +72,7 @@ class Trainer:
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
+        check_loss_form(given["loss"], network.heads)
         self.steps = CompiledSteps(network, optimizers.optimizers, self.hooks, **settings)
         optimizers.bind(self.steps.trainable_variables)
         self.steps.compiled_with = {"optimizer": optimizers, **settings, **loop}

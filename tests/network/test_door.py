@@ -62,19 +62,30 @@ FORMS = {
     "dict_of_one": (dense, {"image": X}),
     "rank_1": (lambda: dense(shape=None), X[:, 0]),
     "rank_1_of_a_built_model": (lambda: dense(shape=(1,)), X[:, 0]),
-    "large_ids": (lambda: of(L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4), L.Flatten()), IDS),
+    "large_ids": (
+        lambda: of(L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4), L.Flatten()),
+        IDS,
+    ),
     "tokens": (lambda: of(L.Embedding(9, 4), L.Flatten()), RNG.integers(0, 9, (24, 5))),
-    "tokens_as_int32": (lambda: of(L.Embedding(9, 4), L.Flatten()), RNG.integers(0, 9, (24, 5), "int32")),
+    "tokens_as_int32": (
+        lambda: of(L.Embedding(9, 4), L.Flatten()),
+        RNG.integers(0, 9, (24, 5), "int32"),
+    ),
     "hashed": (lambda: of(L.Hashing(9), L.Embedding(9, 4), L.Flatten()), IDS),
     "in_a_sequential": (
-        lambda: of(keras.Sequential([L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4)]), L.Flatten()),
+        lambda: of(
+            keras.Sequential([L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4)]),
+            L.Flatten(),
+        ),
         IDS,
     ),
     "declared_int64": (
-        lambda: functional("int64", L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4), L.Flatten()),
+        lambda: functional(
+            "int64", L.IntegerLookup(vocabulary=IDS[:3, 0]), L.Embedding(5, 4), L.Flatten()
+        ),
         IDS,
     ),
-}  # fmt: skip
+}
 
 
 def the_array(x):
@@ -187,20 +198,44 @@ def test_an_ignored_class_is_left_out_and_others_out_of_range_are_told(as_rows):
 
 
 SENTENCES = {
-    "text_labels": (lambda: (dense(), X, np.array(["cat", "dog", "cow"])[Y]), "Labels must be numbers. Received: labels of text"),
+    "text_labels": (
+        lambda: (dense(), X, np.array(["cat", "dog", "cow"])[Y]),
+        "Labels must be numbers. Received: labels of text",
+    ),
     "text_labels_in_a_pipeline": (
         lambda: (dense(), dataset(X, np.array(["cat", "dog", "cow"])[Y]).batch(8), None),
         "Labels must be numbers. Received: labels of text",
     ),
-    "dict_labels": (lambda: (dense(), X, {"kind": Y, "age": Y}), "Labels must be one array.*Received: a dict with the labels 'kind', 'age'"),
-    "unbatched": (lambda: (dense(), dataset(X, Y), None), r"Data must come in batches. Received: labels without a batch axis. Call `dataset.batch"),
-    "unbatched_and_unbuilt": (lambda: (dense(shape=None), dataset(X, Y), None), "Data must come in batches"),
-    "no_labels": (lambda: (dense(), X, None), "A stage learns from labels. Received: data without `y`"),
-    "one_hot": (lambda: (dense(), X, np.eye(3)[Y]), r"A sparse loss takes class indices.*Received: one-hot labels.*CategoricalCrossentropy"),
-    "several_inputs": (lambda: (dense(), {"a": X, "b": X}, Y), "A network takes one input. Received: dict of 2"),
+    "dict_labels": (
+        lambda: (dense(), X, {"kind": Y, "age": Y}),
+        "Labels must be one array.*Received: a dict with the labels 'kind', 'age'",
+    ),
+    "unbatched": (
+        lambda: (dense(), dataset(X, Y), None),
+        r"Data must come in batches. Received: labels without a batch axis. Call `dataset.batch",
+    ),
+    "unbatched_and_unbuilt": (
+        lambda: (dense(shape=None), dataset(X, Y), None),
+        "Data must come in batches",
+    ),
+    "no_labels": (
+        lambda: (dense(), X, None),
+        "A stage learns from labels. Received: data without `y`",
+    ),
+    "one_hot": (
+        lambda: (dense(), X, np.eye(3)[Y]),
+        r"A sparse loss takes class indices.*Received: one-hot labels.*CategoricalCrossentropy",
+    ),
+    "several_inputs": (
+        lambda: (dense(), {"a": X, "b": X}, Y),
+        "A network takes one input. Received: dict of 2",
+    ),
     "text_data": (lambda: (dense(), np.array(["a"] * 24)[:, None], Y), "Data must be numbers"),
-    "another_number_of_features": (lambda: (dense(), X[:, :5], Y), r"as many channels as the network was built for, 6. Received: \(.*5\)"),
-}  # fmt: skip
+    "another_number_of_features": (
+        lambda: (dense(), X[:, :5], Y),
+        r"as many channels as the network was built for, 6. Received: \(.*5\)",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", SENTENCES)

@@ -84,7 +84,7 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*residual")
+@pytest.mark.filterwarnings("ignore:.*regularises residuals")
 @pytest.mark.parametrize("eager", [False, True], ids=["graph", "eager"])
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_what_is_not_finite_stops_the_step_before_any_weight_moves(name, eager):
