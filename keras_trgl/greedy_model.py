@@ -102,7 +102,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         check_overrides(type(self), GreedyModel)
         self.method = get_method(method)
         self.regime = get_regime(regime)
-        self._seed_is_given = seed is not None
+        self.seed_is_given = seed is not None
         self._network = StagedNetwork(stages, heads, self.method, pick_seed(seed))
         claim(self, self._network.given_layers)
         self._network.placement.check_idle(self.regime.idle_device)
@@ -402,7 +402,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
             "heads": [recipe_of(part.given_head, self.built) for part in self._network.parts],
             "method": serialize(self.method),
             "regime": serialize(self.regime),
-            "seed": self.seed if self._seed_is_given else None,
+            "seed": self.seed if self.seed_is_given else None,
         }
 
     @classmethod

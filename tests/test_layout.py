@@ -50,6 +50,7 @@ TENSORFLOW = {
     "network/placement",
     "greedy_model",
     "feeding/cached_features",
+    "feeding/data_identity",
     "feeding/feature_store",
     "feeding/training_data",
     "splitting/profile",

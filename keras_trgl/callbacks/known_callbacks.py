@@ -4,8 +4,8 @@ from typing import Any
 
 from keras_trgl.callbacks.backup_and_restore import BackupAndRestore
 from keras_trgl.callbacks.depth_progbar import DepthProgbar
+from keras_trgl.callbacks.gated_callbacks import GatedCallbacks
 from keras_trgl.callbacks.multiplier_update import MultiplierUpdate
-from keras_trgl.callbacks.run_events import RunEvents
 from keras_trgl.training.given_callbacks import GivenCallbacks
 
 
@@ -18,7 +18,7 @@ def known(callbacks: Any) -> GivenCallbacks:
     kinds = {
         "backup": BackupAndRestore,
         "multiplier": MultiplierUpdate,
-        "events": RunEvents,
+        "gate": GatedCallbacks,
         "progbar": DepthProgbar,
     }
     return GivenCallbacks(callbacks, kinds)

@@ -128,6 +128,15 @@ class MultiplierUpdate(keras.callbacks.Callback):
         for rows in self.steps.values():
             rows.clear()
 
+    def get_state(self) -> dict[str, Any]:
+        """Give what a backup keeps: the records."""
+        return {"steps": {depth: list(rows) for depth, rows in self.steps.items()}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from `get_state`'s result."""
+        for depth, rows in state["steps"].items():
+            self.steps.setdefault(depth, [])[:] = rows
+
 
 class _Record:
     """Appends the steps of one stage to a list."""

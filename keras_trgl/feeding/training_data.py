@@ -30,8 +30,10 @@ class TrainingData:
             the user gave.
         seed: int ≥ 0. Seed of the order.
         is_shuffled: bool. Whether the order is another one in every epoch.
-        kept_iterator: iterator of a `tf.data` pipeline whose place can be saved, or `None`; then
-            `x` stands for the data in Keras's loop only.
+        passes: `tf.data` pipeline of which every epoch is a pass, so that its place is a number
+            of passes and batches, or `None`; then `x` stands for the data in Keras's loop only.
+        kept_iterator: iterator of another `tf.data` pipeline whose place can be saved, or `None`;
+            then `x` stands for the data in Keras's loop only.
         class_weight: dict of class index to weight that batches do not carry yet, or `None`.
     """
 
@@ -42,6 +44,7 @@ class TrainingData:
     source: Any = None
     seed: int = 0
     is_shuffled: bool = False
+    passes: Any = None
     kept_iterator: Any = None
     class_weight: Any = None
 
@@ -53,7 +56,8 @@ class TrainingData:
     @property
     def element_spec(self) -> Any:
         """Shapes and types of a batch, or `None` where only the first batch would tell."""
-        data = self.x if self.kept_iterator is None else self.source
+        is_ours = self.kept_iterator is not None or self.passes is not None
+        data = self.source if is_ours else self.x
         return getattr(data, "element_spec", None)
 
     def first_spec(self) -> Any:
@@ -75,7 +79,7 @@ class TrainingData:
     def is_replayable(self) -> bool:
         """Whether any step's batch can be had again in another process."""
         by_index = isinstance(self.source, (BatchStream, keras.utils.PyDataset))
-        return by_index or self.kept_iterator is not None
+        return by_index or self.passes is not None
 
 
 def _looked_into(generator: Any) -> tuple[Any, Any]:
@@ -178,9 +182,13 @@ def ordered(
 def _with_kept_place(
     dataset: tf.data.Dataset, steps_per_epoch: int | None, class_weight: Any
 ) -> TrainingData:
-    """Give a pipeline as one endless iterator, whose place a checkpoint can hold, if that can be.
+    """Give a pipeline whose place can be kept, if that can be.
 
-    A checkpoint holds no random state outside the pipeline, nor that of Python functions.
+    Where an epoch is a pass, its place is told by numbers: every iterator over a pipeline draws
+    its shuffle's next order, so a restored run makes as many. An endless one is read through one
+    iterator, whose checkpoint holds the batches to come but not the orders of later passes. A
+    checkpoint holds no random state outside the pipeline, nor that of Python functions: trying
+    one tells whether there is any.
     """
     count = int(dataset.cardinality())
     plain = TrainingData(
@@ -197,12 +205,14 @@ def _with_kept_place(
         iterator_files(iterator)
     except (tf.errors.OpError, ValueError, TypeError):
         return plain
+    is_pass = count > 0 and steps_per_epoch in (None, count)
     return TrainingData(
         # Another iterator over the same pipeline would draw from the same shuffle.
         untuned(tf.data.Dataset.range(1).repeat()),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
-        kept_iterator=iterator,
+        passes=dataset if is_pass else None,
+        kept_iterator=None if is_pass else iterator,
     )
 
 

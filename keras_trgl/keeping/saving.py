@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,22 @@ from typing import Any
 import keras
 
 from keras_trgl.registration import public
+
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, SyntaxError),
+    *(RuntimeError, ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error),
+    tokenize.TokenError,
+)
+"""What the readers of archives, arrays and texts raise on bytes that are none."""
+
+
+class DamagedFile(OSError, ValueError):
+    """A file that is cut short, damaged, or none of its kind.
+
+    It is an `OSError`, on which Keras's own callbacks fall back to an older file, and a
+    `ValueError`, as what the file holds is wrong.
+    """
+
 
 _SEED_FILE = "drawn_seed.txt"
 MOST_GROWTH, SLACK = 20, 2**20
@@ -63,36 +81,44 @@ def check_keras_file(path: Any) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or damaged, or unpacks to far more than its own size.
+        DamagedFile: the file is cut short or damaged.
+        ValueError: it unpacks to far more than its own size.
     """
     target = Path(os.fspath(path))
     if not target.is_file():
         raise FileNotFoundError(f"`path` must be a saved `.keras` file. Received: {target}.")
     damaged: str | None = "no complete archive"
     if zipfile.is_zipfile(target):
-        with zipfile.ZipFile(target) as archive:
-            # Before anything is read: to unpack takes as long as its sizes say.
-            unpacked, limit = _unpacked_bytes(archive), MOST_GROWTH * target.stat().st_size + SLACK
-            if unpacked > limit:
-                raise ValueError(
-                    f"A `.keras` file must unpack to at most {limit} bytes, {MOST_GROWTH} times "
-                    f"its own. Received: {target}, of {unpacked} bytes unpacked. Keras writes "
-                    "archives without compression; do not load one that you do not trust."
-                )
-            try:
+        try:
+            with zipfile.ZipFile(target) as archive:
+                # Before anything is read: to unpack takes as long as its sizes say.
+                _check_growth(archive, target)
                 damaged = archive.testzip()
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
-                damaged = str(error)
+        except _Grows:
+            raise
+        except UNREADABLE as error:
+            damaged = str(error)
     if damaged is not None:
-        raise ValueError(
+        raise DamagedFile(
             f"{target} is cut short or damaged ({damaged}). Received: "
             f"{target.stat().st_size} bytes. Save the model again, or use an older copy; files "
             "that `GreedyModel.save` writes are whole or absent."
         )
 
 
-def _unpacked_bytes(archive: zipfile.ZipFile) -> int:
-    return sum(entry.file_size for entry in archive.infolist())
+class _Grows(ValueError):
+    """An archive that unpacks to far more than its own size."""
+
+
+def _check_growth(archive: zipfile.ZipFile, target: Path) -> None:
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    limit = MOST_GROWTH * target.stat().st_size + SLACK
+    if unpacked > limit:
+        raise _Grows(
+            f"A `.keras` file must unpack to at most {limit} bytes, {MOST_GROWTH} times its own. "
+            f"Received: {target}, of {unpacked} bytes unpacked. Keras writes archives without "
+            "compression; do not load one that you do not trust."
+        )
 
 
 @public
@@ -139,9 +165,16 @@ def weights_kept_on_failure(model: keras.Model, path: Any) -> Iterator[None]:
     before = [(variable, variable.numpy()) for variable in model.variables]
     try:
         yield
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except UNREADABLE as error:
         for variable, value in before:
             variable.assign(value)
+        if isinstance(error, FileNotFoundError):
+            raise
+        if not isinstance(error, (ValueError, TypeError)):
+            raise DamagedFile(
+                f"The weights in {path} cannot be read; the model's are as they were. Received: "
+                f"{type(error).__name__}: {error}. Save them again, or use an older file."
+            ) from error
         raise ValueError(
             f"The weights in {path} do not fit this model ({len(before)} variables); its weights "
             f"are as they were. Received: {error} Build the model as the one that was saved: "

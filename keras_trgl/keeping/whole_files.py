@@ -21,7 +21,7 @@ class WholeFiles(keras.Model):
     seed, and `drain` where something may be under way.
     """
 
-    _seed_is_given: bool
+    seed_is_given: bool
     _network: Any
 
     def drain(self) -> None:
@@ -72,7 +72,7 @@ class WholeFiles(keras.Model):
 
     def save_assets(self, dir_path: Any) -> None:
         """Keep a seed that was drawn, which is no setting, in a saved model's file."""
-        if not self._seed_is_given:
+        if not self.seed_is_given:
             write_seed(dir_path, self._network.seed)
 
     def load_assets(self, dir_path: Any) -> None:

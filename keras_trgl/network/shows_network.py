@@ -22,6 +22,10 @@ class ShowsNetwork(keras.Model):
         """Seed of initial weights and of the order of the data, as given or drawn."""
         return self._network.seed
 
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._network.seed = value
+
     @property
     def num_stages(self) -> int:
         """Number of stages, K."""

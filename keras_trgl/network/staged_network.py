@@ -16,7 +16,7 @@ from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.door import Door
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
-from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
 
@@ -80,6 +80,7 @@ class StagedNetwork:
         self.seed = seed
         self.input_shape: Shape | None = None
         self.door = Door(self.stages[0].blocks)
+        self._cuts = Cuts()
 
     @property
     def num_stages(self) -> int:
@@ -256,16 +257,17 @@ class StagedNetwork:
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
-        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}", self.door.name)
+        data = self.door.name
+        return self._cuts.truncated(stages, heads, shape, f"{name}_depth_{depth}", data)
 
     def all_exits(self, name: str) -> keras.Model:
-        """Give a functional model with every depth's prediction.
+        """Give a model with every depth's prediction, the same one every time.
 
         Raises:
             ValueError: the network is not built.
         """
-        shape, data = self.built_shape(), self.door.name
-        return all_exits_model(self.stages, self.heads, shape, f"{name}_exits", data)
+        self.built_shape()
+        return self._cuts.all_exits(self.stages, self.heads, f"{name}_exits")
 
     def built_shape(self) -> Shape:
         """Give the shape of the data, batch axis included.

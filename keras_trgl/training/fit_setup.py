@@ -5,13 +5,13 @@ Everything here happens once a call; what happens once a batch is in `trainer`.
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_trgl.feeding.data_identity import num_batches
 from keras_trgl.feeding.training_data import (
     TrainingData,
     check_ready,
@@ -24,7 +24,7 @@ from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
 from keras_trgl.training.compiled_steps import readable_errors
-from keras_trgl.training.given_callbacks import GivenCallbacks, has
+from keras_trgl.training.given_callbacks import GivenCallbacks, has, listed
 from keras_trgl.training.trainer import Trainer
 from keras_trgl.training.training_run import Feed, TrainingRun
 
@@ -94,36 +94,54 @@ class FitSetup:
             )
         self._trainer.check_labels(given.y, "y")
         self._check_validation(given.validation_data)
-        place = (given.initial_epoch, 0)
-        if callbacks.backup is not None:
-            place = callbacks.backup.open(callbacks.others) or place
-        if not given.initial_epoch or place != (given.initial_epoch, 0):
-            self._timetable = Timetable(self._regime, self._network.num_stages)
-        epochs = self._timetable.check_epochs(given.epochs)
-        data = self._ordered(given, place, callbacks.backup)
-        self._prepare(data, callbacks, goes_on=place != (0, 0))
-        self._trainer.run = self._new_run(data, callbacks)
-        try:
+        with contextlib.ExitStack() as after:
+            place = (given.initial_epoch, 0)
+            if callbacks.backup is not None:
+                # However `fit` ends, another run may have the folder then.
+                after.callback(callbacks.backup.close)
+                place = callbacks.backup.open(self._model, listed(callbacks.given)) or place
+            if not given.initial_epoch or place != (given.initial_epoch, 0):
+                self._timetable = Timetable(self._regime, self._network.num_stages)
+            epochs = self._timetable.check_epochs(given.epochs)
+            if callbacks.backup is not None and callbacks.backup.is_over:
+                place = (max(epochs, place[0]), 0)
+            data = self._ordered(given, place, callbacks.backup)
+            self._prepare(data, callbacks, goes_on=place != (0, 0))
+            self._trainer.run = run = self._new_run(data, callbacks)
+            after.callback(self._end, run)
             with readable_errors():
-                yield {
-                    "x": data.x,
-                    "y": data.y,
-                    "epochs": epochs,
-                    "verbose": given.verbose,
-                    "callbacks": callbacks.all_for(self._model, given.verbose),
-                    "validation_data": given.validation_data,
-                    "shuffle": False,
-                    "class_weight": data.class_weight,
-                    "sample_weight": data.sample_weight,
-                    "initial_epoch": place[0],
-                    "steps_per_epoch": data.steps_per_epoch,
-                    "validation_steps": given.validation_steps,
-                    "validation_batch_size": given.validation_batch_size or given.batch_size,
-                    "validation_freq": given.validation_freq,
-                }
-        finally:
-            self._trainer.run.feed.close()
-            self._trainer.run = None
+                yield self._for_keras(given, callbacks, data, epochs, place[0])
+
+    def _end(self, run: TrainingRun) -> None:
+        run.feed.close()
+        self._trainer.run = None
+
+    def _for_keras(
+        self,
+        given: FitArguments,
+        callbacks: GivenCallbacks,
+        data: TrainingData,
+        epochs: int,
+        initial_epoch: int,
+    ) -> dict[str, Any]:
+        """Give the arguments of Keras's own `fit`."""
+        steps = num_batches(data)
+        return {
+            "x": data.x,
+            "y": data.y,
+            "epochs": epochs,
+            "verbose": given.verbose,
+            "callbacks": callbacks.all_for(self._model, given.verbose, epochs, steps),
+            "validation_data": given.validation_data,
+            "shuffle": False,
+            "class_weight": data.class_weight,
+            "sample_weight": data.sample_weight,
+            "initial_epoch": initial_epoch,
+            "steps_per_epoch": data.steps_per_epoch,
+            "validation_steps": given.validation_steps,
+            "validation_batch_size": given.validation_batch_size or given.batch_size,
+            "validation_freq": given.validation_freq,
+        }
 
     def _all_classes(self, class_weight: Any) -> Any:
         """Give class weights with 1 for classes that were left out, as Keras's own metrics do."""
@@ -144,14 +162,8 @@ class FitSetup:
             keeps_place=backup is not None and not self._has_replicas,
             class_weight=given.class_weight,
         )
-        if backup is not None and not data.is_replayable:
-            warnings.warn(
-                "The place in these data cannot be saved: a restored run goes on from the first "
-                "batches of the epoch, not bit for bit. Pass arrays, a `PyDataset`, or a "
-                "`tf.data.Dataset` of known length without Python functions.",
-                # The caller of `fit`: through the context manager's two frames, and `fit` itself.
-                stacklevel=5,
-            )
+        if backup is not None:
+            backup.compare(self._model, data, given.class_weight)
         return data
 
     def _new_run(self, data: TrainingData, callbacks: GivenCallbacks) -> TrainingRun:

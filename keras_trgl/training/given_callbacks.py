@@ -38,7 +38,7 @@ class GivenCallbacks:
 
     Args:
         given: as `fit` takes them.
-        kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"events"`,
+        kinds: the package's callbacks by what they do: `"backup"`, `"multiplier"`, `"gate"`,
             `"progbar"`. They stand above training, which therefore gets the classes.
 
     Attributes:
@@ -68,18 +68,23 @@ class GivenCallbacks:
             return given
         return [*given, self._kinds["progbar"]()]
 
-    def all_for(self, model: Any, verbose: Any) -> Any:
-        """Give what Keras's `fit` gets.
+    def all_for(self, model: Any, verbose: Any, epochs: int, steps: int | None) -> Any:
+        """Give what Keras's `fit` gets: one list that tells callbacks what this process does.
 
         Args:
-            model: the model, for a `CallbackList`, which is told of it already.
+            model: the model.
             verbose: as in `fit`.
+            epochs: int. Epoch that training ends before.
+            steps: int, batches of an epoch, or `None` if only the data's end tells.
         """
-        events = self._kinds["events"](self.backup)
-        if isinstance(self.given, keras.callbacks.CallbackList):
-            events.set_model(model)
-            self.given.callbacks.insert(0, events)
-            return self.given
-        others = [one for one in self.with_progbar(verbose) if one is not self.backup]
-        # A backup comes last: it keeps what the others count.
-        return [events, *others, *([] if self.backup is None else [self.backup])]
+        given = self.given
+        if not isinstance(given, keras.callbacks.CallbackList):
+            given = self.with_progbar(verbose)
+        return self._kinds["gate"](
+            model,
+            given,
+            self.backup,
+            verbose=verbose,
+            epochs=min(epochs, keras.config.max_epochs() or epochs),
+            steps=steps,
+        )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_trgl.feeding.cached_features import CachedFeatures
+from keras_trgl.feeding.data_identity import replay
 from keras_trgl.feeding.training_data import TrainingData, iterator_files, restore_iterator, weighed
 from keras_trgl.regimes.timetable import Position, Timetable
 from keras_trgl.training.compiled_steps import CompiledSteps
@@ -45,6 +46,8 @@ class Feed:
         self._iterator: Any = None
         self._at: Any = None
         self._kept = data.kept_iterator
+        self._pass: Any = None
+        self._passes_made = 0
         self._iterator_is_ours = False
 
     @property
@@ -55,7 +58,8 @@ class Feed:
     @property
     def is_positioned(self) -> bool:
         """Whether batches come from the step that was asked for, rather than an epoch's first."""
-        return self.level > 0 or self._data.stream is not None or self._kept is not None
+        is_ours = self._kept is not None or self._data.passes is not None
+        return self.level > 0 or self._data.stream is not None or is_ours
 
     def begin_visit(self, level: int, stages: list[Any]) -> None:
         """Make the inputs of the stage at position `level` what batches hold, if cached."""
@@ -68,6 +72,8 @@ class Feed:
         self._iterator_is_ours = self.level > 0 or (
             self._data.stream is not None and (self._cached is not None or self._runs_over)
         )
+        if self._data.passes is not None:
+            self._begin_pass(epoch, skipped)
         if not self._iterator_is_ours:
             return
         source: Any = self._cached if self.level else self._data.stream
@@ -80,6 +86,16 @@ class Feed:
             self._iterator = iter(self._strategy.experimental_distribute_dataset(dataset))
         self._at = (self.level, (epoch + 1) * steps)
 
+    def _begin_pass(self, epoch: int, skipped: int) -> None:
+        """Go to a step of a pass over a pipeline; each iterator draws the next order."""
+        while self._passes_made <= epoch:
+            made = iter(self._data.passes)
+            self._passes_made += 1
+        if self.level == 0:
+            for _ in range(skipped):
+                next(made)
+            self._pass = made
+
     def iterator(self, given: Any) -> Any:
         """Give what the next step takes its batch from.
 
@@ -88,6 +104,8 @@ class Feed:
         """
         if self._iterator_is_ours:
             return self._iterator
+        if self._pass is not None:
+            return self._pass
         return given if self._kept is None else self._kept
 
     def drop(self, given: Any, count: int) -> None:
@@ -105,9 +123,13 @@ class Feed:
         if self._kept is not None and files:
             restore_iterator(self._kept, files)
 
+    def replay(self, epochs: int) -> None:
+        """Let data with a state of their own end the epochs that a restored run has done."""
+        replay(self._data.source, epochs)
+
     def close(self) -> None:
         """Let go of the cache."""
-        self._iterator = self._at = None
+        self._iterator = self._at = self._pass = None
         if self._cached is not None:
             self._cached.close()
 
@@ -156,7 +178,7 @@ class TrainingRun:
         self._initial_multiplier = initial_multiplier
         self._move = place
         self._left_out = 0
-        self._begins = False
+        self._begins = self._over = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -168,25 +190,35 @@ class TrainingRun:
         """Whether the regime's last epoch has been done."""
         return self._over
 
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether batches of the epoch are still to come, as far as it is known."""
+        return self._per_epoch is None or self.step < self._per_epoch
+
+    @property
+    def passes_by(self) -> bool:
+        """Whether the next execution was done before the run was restored."""
+        return self._left_out > 0
+
+    def stand_at(self, epoch: int, step: int) -> None:
+        """Say where the run stands, without a change of what it trains on.
+
+        Args:
+            epoch: int. Epoch of the whole run, from 0.
+            step: int. Batches of it that a restored run has done, in whole executions.
+        """
+        self.epoch, self.step, self._over = epoch, step, False
+        self._left_out = -(-step // self._per_execution)
+        self.position = self.timetable.position(epoch)
+
     def begin_epoch(self, epoch: int, step: int = 0) -> None:
         """Go to an epoch: start its visit, fill the cache, stand at the step.
 
         Args:
             epoch: int. Epoch of the whole run, from 0.
             step: int. Batches of it that a restored run has done. Defaults to `0`.
-
-        Raises:
-            ValueError: a restored run stands between two executions.
         """
-        self.epoch, self.step, self._over = epoch, step, False
-        self._left_out = -(-step // self._per_execution)
-        if step % self._per_execution and step != self._per_epoch:
-            raise ValueError(
-                "The backup must stand at the end of an execution. Received: a backup after "
-                f"{step} steps of an epoch, with steps_per_execution={self._per_execution}. "
-                "Compile as the run that was saved."
-            )
-        self.position = self.timetable.position(epoch)
+        self.stand_at(epoch, step)
         idle, first = self._regime.idle_device, min(self.position.plan)
         if idle is not None and self._move is not None:
             self._move(self.position.plan, idle)

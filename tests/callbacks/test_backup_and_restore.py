@@ -1,19 +1,21 @@
 """Training that was stopped anywhere goes on bit for bit; what cannot is said."""
 
+import contextlib
 import functools
 import random
+import resource
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl import GreedyModel
+from keras_trgl import FeatureCache, GreedyModel
 from keras_trgl.callbacks import BackupAndRestore, MultiplierUpdate
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
-from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential
+from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential, StopStage
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")
@@ -188,7 +190,8 @@ def test_a_run_that_was_over_is_restored_and_trains_no_more(tmp_path):
     keep = BackupAndRestore(tmp_path, delete_checkpoint=False)
     whole = make()
     train(whole, DATA["arrays"], 2, [keep])
-    again = make(seed=5)
+    # Its own seed is drawn, and that of the backup restored: a given one would be compared.
+    again = make(seed=None)
     train(again, DATA["arrays"], 2, [BackupAndRestore(tmp_path)])
     for one, other in zip(whole.variables, again.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
@@ -250,7 +253,9 @@ def test_a_backup_of_another_model_changes_nothing(tmp_path):
     other.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     other.build((None, 6))
     before = [variable.numpy() for variable in other.variables]
-    with pytest.raises(ValueError, match="must be of the same model, optimizer and regime"):
+    with pytest.raises(
+        ValueError, match=r"must be of the same run.*method TRGL in the backup, VanGL now"
+    ):
         train(other, DATA["arrays"], 4, [BackupAndRestore(tmp_path)])
     for one, value in zip(other.variables, before, strict=True):
         np.testing.assert_array_equal(one.numpy(), value)
@@ -302,3 +307,189 @@ def test_one_backup_at_a_time(tmp_path):
     twice = [BackupAndRestore(tmp_path / "a"), BackupAndRestore(tmp_path / "b")]
     with pytest.raises(ValueError, match=r"may hold one BackupAndRestore. Received: 2"):
         make().fit(X, Y, verbose=0, callbacks=twice)
+
+
+def ended(folder, callbacks=(), regime=None, epochs=6, **options):
+    """Train with a file that stays; give the model, its history and what was restored."""
+    model = make(None if regime is None else regime(), run_eagerly=True)
+    keep = BackupAndRestore(folder, **{"delete_checkpoint": False, **options})
+    history = train(model, DATA["arrays"], epochs, [*callbacks, keep])
+    return model, history, keep.restored_step
+
+
+def stop(patience, **options):
+    return keras.callbacks.EarlyStopping("loss", 9.0, patience, **options)
+
+
+FINISHED = {
+    "early stopping": ({"callbacks": lambda: [stop(2)]}, 3),
+    "early stopping that puts weights back": (
+        {"callbacks": lambda: [stop(2, restore_best_weights=True)]},
+        3,
+    ),
+    "more epochs behind early stopping": ({"callbacks": lambda: [stop(2)], "epochs": 9}, 3),
+    "saves between": ({"callbacks": lambda: [stop(2)], "save_freq": 2}, 3),
+    "stop stage": (
+        {
+            "regime": lambda: Sequential(epochs=4, stop=StopStage(1, "loss", min_delta=9.0)),
+            "epochs": None,
+        },
+        6,
+    ),
+    "all epochs": ({"epochs": 2}, 2),
+}
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_finished_run_stays_finished(tmp_path, name):
+    options, epochs = FINISHED[name]
+    options = dict(options)
+    callbacks = options.pop("callbacks", list)
+    more = options.pop("epochs", 6)
+    whole, history, _ = ended(tmp_path, callbacks(), epochs=6 if more == 9 else more, **options)
+    again, same, restored = ended(tmp_path, callbacks(), epochs=more, **options)
+    assert len(history["loss"]) == epochs
+    assert repr(same) == repr(history)
+    assert restored == 3 * epochs
+    for one, other in zip(whole.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "epochs", "wanted"),
+    [
+        (lambda: [stop(4)], 9, 5),
+        (list, 5, 5),
+        (lambda: [keras.callbacks.EarlyStopping("loss", 0.0, 50)], 5, 5),
+    ],
+)
+def test_a_run_that_early_stopping_ended_goes_on_with_other_settings(
+    tmp_path, callbacks, epochs, wanted
+):
+    _, history, _ = ended(tmp_path, [stop(2)], epochs=9)
+    assert len(history["loss"]) == 3
+    with contextlib.ExitStack() as told:
+        if not callbacks():
+            told.enter_context(pytest.warns(UserWarning, match="counters of EarlyStopping"))
+        _, history, restored = ended(tmp_path, callbacks(), epochs=epochs)
+    assert (len(history["loss"]), restored) == (wanted, 9)
+
+
+def test_a_full_disk_ends_with_the_backup_that_was_good(tmp_path):
+    class Fill(keras.callbacks.Callback):
+        """Lets no file grow after the first epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    keep, limits = callbacks(tmp_path, "epoch"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = r"File too large at step 6. The last good backup, of step 3 stands; training has ended"
+    try:
+        with pytest.raises(OSError, match=words) as raised:
+            train(make(run_eagerly=True), DATA["arrays"], 4, [*keep, Fill()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno is not None
+    assert [one.name for one in tmp_path.iterdir()] == ["backup.npz"]
+    keep = callbacks(tmp_path, "epoch")
+    train(make(run_eagerly=True), DATA["arrays"], 4, keep)
+    assert keep[-1].restored_step == 3
+
+
+def test_a_folder_belongs_to_one_run_and_is_free_when_it_ends(tmp_path):
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with pytest.raises(BlockingIOError, match="must belong to one run"):
+                make().fit(X, Y, verbose=0, callbacks=[BackupAndRestore(tmp_path)])
+
+    with pytest.raises(ValueError, match="`epochs` must be"):
+        train(make(Sequential(epochs=1)), DATA["arrays"], 7, [BackupAndRestore(tmp_path)])
+    train(make(), DATA["arrays"], 1, [Second(), BackupAndRestore(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_ended_within_an_epoch_goes_on_there(tmp_path):
+    class Leave(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = self.model.training_run.steps_done == 5
+
+    wanted, history, _ = ended(tmp_path / "whole", epochs=4)
+    ended(tmp_path / "left", [Leave()], epochs=4)
+    model, rows, restored = ended(tmp_path / "left", epochs=4)
+    assert restored == 5
+    assert rows == history
+    for one, other in zip(wanted.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_py_dataset_that_draws_from_the_global_state_is_named_at_the_start(tmp_path):
+    class Draws(Batches):
+        def on_epoch_end(self):
+            np.random.random()
+
+    with pytest.warns(UserWarning, match="draws from Python's or NumPy's global random state"):
+        make().fit(Draws(), verbose=0, callbacks=[BackupAndRestore(tmp_path)])
+
+
+def test_a_cache_of_a_py_dataset_with_hooks_is_named_at_the_start(tmp_path):
+    class Hooked(Batches):
+        def on_epoch_end(self):
+            pass
+
+    cache = FeatureCache("memory", copies=1)
+    with pytest.warns(UserWarning, match="a cache is filled before `on_epoch_end`"):
+        make(Sequential(epochs=1, cache=cache)).fit(
+            Hooked(), verbose=0, callbacks=[BackupAndRestore(tmp_path)]
+        )
+
+
+def test_endless_pipelines_are_named_at_the_start(tmp_path):
+    with pytest.warns(UserWarning, match="later passes come in another order"):
+        make().fit(
+            pipeline().repeat(),
+            steps_per_epoch=3,
+            verbose=0,
+            callbacks=[BackupAndRestore(tmp_path)],
+        )
+
+
+@pytest.mark.parametrize("data", ["arrays", "py_dataset", "tf.data", "generator", "steps"])
+def test_callbacks_are_told_of_the_run_what_keras_tells(data):
+    class Told(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.told = dict(self.params)
+
+    def generator():
+        while True:
+            yield X[:16], Y[:16]
+
+    forms = {
+        **DATA,
+        "generator": lambda: {"x": generator(), "steps_per_epoch": 2},
+        "steps": lambda: {"x": X, "y": Y, "batch_size": 16, "steps_per_epoch": 2},
+    }
+    plain = keras.Sequential([keras.layers.Dense(3)])
+    plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    told = []
+    for model in (plain, make(run_eagerly=True)):
+        given = Told()
+        model.fit(**forms[data](), epochs=1, verbose=0, shuffle=data == "arrays", callbacks=[given])
+        told.append(given.told)
+    assert told[0] == told[1]
+
+
+def test_the_users_own_list_of_callbacks_hears_everything(tmp_path):
+    class Loud(keras.callbacks.CallbackList):
+        calls = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            type(self).calls += 1
+            super().on_epoch_end(epoch, logs)
+
+    heard = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: rows.append(epoch))
+    for kind, wanted in ((keras.callbacks.CallbackList, 0), (Loud, 2)):
+        rows = []
+        model = make(run_eagerly=True)
+        history = train(model, DATA["arrays"], 2, kind([heard, BackupAndRestore(tmp_path)]))
+        assert (rows, Loud.calls, len(history["loss"])) == ([0, 1], wanted, 2)

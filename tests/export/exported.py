@@ -18,8 +18,7 @@ def network(regime="parallel", head=None, blocks=None):
     """Give three stages, the second with dropout, whose weights are all random."""
     blocks = blocks or resnet(depth=8, input_shape=SHAPE, widths=(4, 8, 8))
     stages = [[blocks[0]], [blocks[1], keras.layers.Dropout(0.5)], [blocks[2]]]
-    head = head or ConvHead(len(NAMES))
-    heads = [type(head).from_config(head.get_config()) for _ in stages]
+    heads = [head or ConvHead(len(NAMES))] * len(stages)
     return GreedyModel(stages, heads, regime=regime, seed=0)
 
 

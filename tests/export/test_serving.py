@@ -117,10 +117,13 @@ def test_a_row_that_left_costs_no_later_stage(tmp_path):
     plain = scatter(network())
     few = FewRows(name="few")
     few.build((None, 8, 8, 4))
-    stages = [plain.stages[0], [few, *plain.stages[1].blocks], plain.stages[2]]
-    model = GreedyModel(stages, plain.heads)
     x = NORMALIZE(client_rows(64))
     sure = np.sort(softmax(live(plain, x)[0]).max(-1))
+    stages = [plain.stages[0], [few, *plain.stages[1].blocks], plain.stages[2]]
+    heads = plain.heads
+    # Layers belong to one living model.
+    del plain
+    model = GreedyModel(stages, heads)
     done = export_serving(model, tmp_path, outputs=Outputs(thresholds=(float(sure[5]), 2.0)))
     run = tf.saved_model.load(str(done.path)).signatures
     exits = run["confident_exit"](inputs=tf.constant(x))["exit"].numpy()
@@ -231,7 +234,10 @@ def test_stages_on_several_devices_are_exported_without_their_places(tmp_path, d
     model = network()
     with tf.device(device):
         placed = scatter(network())
-    model = GreedyModel([placed.stages[0], placed.stages[1]], placed.heads[:2])
+    stages, heads = placed.stages[:2], placed.heads[:2]
+    # Layers belong to one living model.
+    del placed
+    model = GreedyModel(stages, heads)
     model.build((None, *SHAPE))
     done = export_exit(model, 2, tmp_path)
     assert b"CPU:1" not in words_of(done.path)

@@ -8,16 +8,31 @@ import sys
 import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name("kill.py")
+REGIMES = (
+    *("parallel", "sequential", "multi_lap", "buffered_random", "skewed"),
+    *("executions", "pipeline"),
+)
+
+
+def killed(regime, kills):
+    command = [sys.executable, str(SCRIPT), f"--kills={kills}", f"--regimes={regime}"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    if done.returncode == 2:
+        pytest.skip(f"This machine is too slow to tell: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout.splitlines()[-1]).values()
+    assert row["bit_exact"] == row["kills"] >= kills
+    assert row["inside_save"] >= -(-kills // 4)
+    assert 0 <= row["lost_steps_max"] <= row["save_freq"]
 
 
 @pytest.mark.slow
-def test_killed_runs_end_as_the_unbroken_one_bit_for_bit():
-    command = [sys.executable, str(SCRIPT), "--kills=2", "--regimes=parallel,sequential"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert set(report) == {"parallel", "sequential"}
-    for row in report.values():
-        assert row["bit_exact"] == row["kills"] >= 2
-        assert row["inside_save"] >= 1
-        assert 0 <= row["lost_steps_max"] <= row["save_freq"]
+@pytest.mark.parametrize("regime", REGIMES)
+def test_killed_runs_end_as_the_unbroken_one_bit_for_bit(regime):
+    killed(regime, 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("regime", REGIMES)
+def test_twenty_kills_of_a_regime_are_exact(regime):
+    killed(regime, 20)

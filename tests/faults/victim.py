@@ -1,15 +1,18 @@
 """One small training run in a process of its own, which `kill.py` starts, kills and starts again.
 
 `python tests/faults/victim.py REGIME OUT.npz [BACKUP_DIR SAVE_FREQ]` trains to the end and writes
-everything that training has changed to OUT.npz. On standard output come `restored N` once, N being
-the batches of the whole run that the backup had done (0 without one), then `step N` after each
-batch's update, before a save that is due then. A process whose reader is gone ends by itself, as
-it can write no more.
+everything that training has changed to OUT.npz, with what every callback counted. On standard
+output come `begin 0` before anything is restored, `restored N` once, N being the batches of the
+whole run that the backup had done (0 without one), `step N` after each batch's update, before a
+save that is due then, `validation N` when N batches of the run were done, and `end N` between the
+last save and the removal of the file. A process whose reader is gone ends by itself, as it can
+write no more.
 """
 
 import os
 import random
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,7 +21,15 @@ BATCH = 8
 STEPS_PER_EPOCH = 23
 """Odd, and the last batch is not full: saves fall on every place of an epoch."""
 EPOCHS = 6
-REGIMES = ("parallel", "sequential", "multi_lap", "buffered_random", "skewed")
+REGIMES = (
+    *("parallel", "sequential", "multi_lap", "buffered_random", "skewed"),
+    *("executions", "pipeline"),
+)
+"""Regimes, and two more situations of the parallel one: calls of several steps, and `tf.data`."""
+NO_STATE = ("params", "min_delta")
+"""Attributes that are told, or a setting: Keras negates `min_delta` at an epoch's end."""
+EXECUTION = {"executions": 4}
+"""Steps per call, where they are several."""
 
 
 def make_regime(name):
@@ -27,7 +38,11 @@ def make_regime(name):
 
     return {
         "parallel": regimes.Parallel,
-        "sequential": lambda: regimes.Sequential(epochs=2, cache="memory"),
+        "executions": regimes.Parallel,
+        "pipeline": regimes.Parallel,
+        "sequential": lambda: regimes.Sequential(
+            epochs=3, cache="memory", stop=regimes.StopStage(1, "val_loss", min_delta=0.1)
+        ),
         "multi_lap": lambda: regimes.MultiLap(epochs=2, num_laps=2),
         "buffered_random": lambda: regimes.Buffered(capacity=3, order="random"),
         "skewed": lambda: regimes.Buffered(capacity=1, order="skewed"),
@@ -67,15 +82,29 @@ def make_model(name):
     model = GreedyModel.from_blocks(
         blocks, [1, 1, 1], heads, method=TRGL(tau=0.5), regime=make_regime(name), seed=SEED
     )
-    rate = keras.optimizers.schedules.CosineDecay(0.02, STEPS_PER_EPOCH * EPOCHS)
-    adam = keras.optimizers.Adam(0.002)
-    momentum = keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(
-        adam if name in ("sequential", "buffered_random") else momentum,
+        make_optimizer(name),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        steps_per_execution=EXECUTION.get(name, 1),
     )
     return model
+
+
+def make_optimizer(name):
+    """Give an optimizer: each regime has another kind of state."""
+    from keras import optimizers
+
+    rate = optimizers.schedules.CosineDecay(0.02, STEPS_PER_EPOCH * EPOCHS)
+    return {
+        "parallel": lambda: optimizers.SGD(0.02, momentum=0.9, use_ema=True, ema_momentum=0.9),
+        "sequential": lambda: optimizers.Adam(0.002),
+        "multi_lap": lambda: optimizers.SGD(rate, momentum=0.9),
+        "buffered_random": lambda: optimizers.Adam(0.002, gradient_accumulation_steps=3),
+        "skewed": lambda: optimizers.SGD(rate, momentum=0.9),
+        "executions": lambda: optimizers.Adam(0.002),
+        "pipeline": lambda: optimizers.AdamW(0.002),
+    }[name]()
 
 
 def make_data():
@@ -89,44 +118,84 @@ def make_data():
 
 
 def make_callbacks(name, backup_dir, save_freq):
-    """Give the callbacks, first a witness that tells progress and has a number of its own."""
+    """Give the callbacks, first a witness that tells progress and counts every call."""
     import keras
     import numpy as np
 
     import keras_trgl as trgl
 
     class Witness(keras.callbacks.Callback):
-        """Says each step that was done, and adds up draws from the saved random states."""
+        """Says each step that is done, counts hooks, and adds up draws from the random states."""
 
         def on_train_begin(self, logs=None):
-            self._told, self.drawn = None, 0.0
+            self.drawn, self.calls, self.epochs = 0.0, {}, []
+            say("begin", 0)
 
         def on_epoch_begin(self, epoch, logs=None):
-            if self._told is None:
-                self._told = 0 if backup is None else backup.restored_step or 0
-                say("restored", self._told)
+            self.count("epoch_begin")
+            self.epochs.append(epoch)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.count("epoch_end")
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.count("batch_begin")
 
         def on_train_batch_end(self, batch, logs=None):
-            done = self.model.training_run.steps_done
-            if backup is not None:
-                assert done == backup.steps_done
-            if done > self._told:
-                assert done == self._told + 1, f"Step {done} came after step {self._told}."
-                self.drawn += np.random.random() + random.random()
-                self._told = done
-                say("step", done)
+            self.count("batch_end")
+            self.drawn += np.random.random() + random.random()
+            say("step", self.model.training_run.steps_done)
+
+        def on_test_begin(self, logs=None):
+            self.count("test_begin")
+            say("validation", self.model.training_run.steps_done)
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.count("test_batch_end")
 
         def on_train_end(self, logs=None):
-            self.on_epoch_begin(EPOCHS)
+            self.count("train_end")
+            say("end", self.model.training_run.steps_done)
 
-    backup = None
+        def count(self, hook):
+            self.calls[hook] = self.calls.get(hook, 0) + 1
+
+    class Teller(keras.callbacks.Callback):
+        """Says what was restored, before the first batch."""
+
+        def on_train_begin(self, logs=None):
+            self.model.told = False
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if not self.model.told:
+                self.model.told = True
+                say("restored", 0 if backup is None else backup.restored_step or 0)
+
+        def on_train_end(self, logs=None):
+            self.on_train_batch_begin(0)
+
+    class Linger(keras.callbacks.Callback):
+        """Leaves time to be killed in between the last save and the removal of the file."""
+
+        def on_train_end(self, logs=None):
+            time.sleep(0.3)
+
+    of, backup = keras.callbacks, None
     if backup_dir:
         freq = save_freq if save_freq == "epoch" else int(save_freq)
         backup = trgl.callbacks.BackupAndRestore(backup_dir, save_freq=freq)
-    callbacks = [Witness(), *([backup] if backup else [])]
-    if name == "parallel":
-        callbacks.append(trgl.callbacks.MultiplierUpdate(h=0.1, s=3))
-    return callbacks
+    stop = of.EarlyStopping("val_loss", 0.01, EPOCHS, restore_best_weights=True)
+    more = {
+        "parallel": lambda: [
+            trgl.callbacks.MultiplierUpdate(h=0.1, s=3),
+            of.LearningRateScheduler(lambda epoch, rate: rate * 0.8),
+            stop,
+        ],
+        "executions": lambda: [of.ReduceLROnPlateau(), of.ReduceLROnPlateau("loss", patience=1)],
+        "pipeline": lambda: [stop, of.ReduceLROnPlateau(patience=2)],
+        "buffered_random": lambda: [stop],
+    }.get(name, list)()
+    return [Teller(), Witness(), *([backup] if backup else []), *more, Linger()]
 
 
 def say(word, number):
@@ -134,8 +203,8 @@ def say(word, number):
     sys.stdout.flush()
 
 
-def all_state(model, history, witness):
-    """Give everything that training has changed, as arrays by name."""
+def all_state(model, history, callbacks):
+    """Give everything that training has changed, and what callbacks hold, as arrays by name."""
     import numpy as np
 
     groups = {"weight": model.weights, "variable": model.variables}
@@ -147,7 +216,13 @@ def all_state(model, history, witness):
     }
     arrays.update({f"history/{key}": np.asarray(row) for key, row in history.history.items()})
     arrays["history_epochs"] = np.asarray(history.epoch)
-    arrays["callback"] = np.asarray(witness.drawn)
+    for one in callbacks:
+        kind = type(one).__name__
+        if kind == "BackupAndRestore":
+            continue
+        for name, value in vars(one).items():
+            if isinstance(value, (bool, int, float, list, dict)) and name not in NO_STATE:
+                arrays[f"{kind}/{name}"] = np.frombuffer(repr(value).encode(), np.uint8)
     arrays["random/numpy"] = np.random.get_state()[1]
     arrays["random/numpy_place"] = np.asarray(np.random.get_state()[2])
     arrays["random/python"] = np.asarray(random.getstate()[1])
@@ -167,15 +242,18 @@ def main(name, out, backup_dir="", save_freq="4"):
     x, y = make_data()
     callbacks = make_callbacks(name, backup_dir, save_freq)
     has_epochs = name in ("sequential", "multi_lap")
+    data = {"x": x, "y": y, "batch_size": BATCH}
+    if name == "pipeline":
+        data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y), seed=SEED)
+        data = {"x": data.batch(BATCH)}
     history = model.fit(
-        x,
-        y,
-        batch_size=BATCH,
+        **data,
         epochs=None if has_epochs else EPOCHS,
         verbose=0,
         callbacks=callbacks,
+        validation_data=(x[:20], y[:20]),
     )
-    np.savez(out, **all_state(model, history, callbacks[0]))
+    np.savez(out, **all_state(model, history, callbacks))
 
 
 if __name__ == "__main__":

@@ -287,7 +287,7 @@ def test_a_stage_without_weights_trains_its_head_alone():
         model.build((None, *X.shape[1:]))
     history = model.fit(X, Y, epochs=3, verbose=0).history
     assert history["stage_1_loss"][-1] < history["stage_1_loss"][0]
-    assert history["stage_1_energy"] == [0.0] * 3
+    assert "stage_1_energy" not in history
 
 
 def test_xla_trains_and_warns_that_memory_is_not_saved():

@@ -10,6 +10,7 @@ from keras_trgl import GreedyModel
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
+from keras_trgl.types import StagePlace
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6)).astype("float32")
@@ -46,7 +47,8 @@ def make(method, num_stages=3):
 
 
 def taus(method, num_stages):
-    return [method.make_regularizer(k, num_stages).tau for k in range(num_stages)]
+    places = [StagePlace(k + 1, num_stages, (), (), (), None, ()) for k in range(num_stages)]
+    return [method.stage_regularizer(place).tau for place in places]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.skewed_step import SkewedStep
 
 K = 3
-SPEC = (tf.TensorSpec([None, 2], "float32"), tf.TensorSpec([None], "int64"), None)
+SPEC = (tf.TensorSpec([None, 2], "float32"), tf.TensorSpec([None], "int64"), None, None)
 
 
 class Tagging:
@@ -30,8 +30,9 @@ class Tagging:
     def on_device(self):
         return contextlib.nullcontext()
 
-    def train(self, x, y, sample_weight, hands_on=True):
-        assert sample_weight is None
+    def train(self, batch, hands_on=True):
+        x, y, *rest = batch
+        assert rest == [None, None]
         assert hands_on or self.is_last
         count = self.count.assign_add(1.0)
         staleness = 0.0 if self.before is None else self.before.count - x[0, 1]
@@ -57,7 +58,7 @@ def make_step(steps, regime, seed=0):
 
 def batch(tag, size=2):
     x = tf.constant([[float(tag), 0.0]] * size)
-    return x, tf.fill([size], tf.constant(tag, tf.int64)), None
+    return x, tf.fill([size], tf.constant(tag, tf.int64)), None, None
 
 
 def run(regime, num_batches=9, num_stages=K, seed=0, sizes=None, eager=False, warm_up_at=()):
@@ -70,12 +71,12 @@ def run(regime, num_batches=9, num_stages=K, seed=0, sizes=None, eager=False, wa
     steps = stages(log, num_stages)
     buffered = make_step(steps, regime, seed)
     buffered.prepare(SPEC)
-    one = tf.function(lambda x, y: buffered((x, y, None)), autograph=False)
+    one = tf.function(lambda x, y: buffered((x, y, None, None)), autograph=False)
     for tag in range(num_batches):
         if tag in warm_up_at:
             buffered.warm_up()
-        x, y, _ = batch(tag, (sizes or {}).get(tag, 2))
-        buffered((x, y, None)) if eager else one(x, y)
+        x, y, *_ = batch(tag, (sizes or {}).get(tag, 2))
+        buffered((x, y, None, None)) if eager else one(x, y)
     buffered.drain_all(eager)
     for _, tags, labels, _, _ in log:
         assert tags == labels, "Labels travel with their features."
@@ -279,7 +280,7 @@ def test_batches_of_another_structure_get_new_stores():
     kept = buffered.buffers
     assert not buffered.prepare(SPEC)
     assert buffered.buffers is kept
-    assert buffered.prepare((*SPEC[:2], tf.TensorSpec([None], "float32")))
+    assert buffered.prepare((*SPEC[:2], tf.TensorSpec([None], "float32"), None))
     assert len(buffered.buffers) == K - 1
     assert isinstance(buffered.steps[1].staleness_tracker, keras.metrics.Mean)
 

@@ -125,5 +125,5 @@ class Stubborn(Count):
 
 
 def test_a_metric_that_cannot_be_copied_asks_for_lists():
-    with pytest.raises(ValueError, match=r"(?s)stubborn.*missing 1 required.*`metrics=\[\["):
+    with pytest.raises(ValueError, match=r"(?s)stubborn.*missing 2 required.*`metrics=\[\["):
         trained(2, [Stubborn(1.0, name="stubborn")])

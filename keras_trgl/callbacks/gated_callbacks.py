@@ -1,0 +1,80 @@
+"""The callbacks as Keras's loop calls them: what was done before a restart is not told again."""
+
+from typing import Any
+
+import keras
+
+from keras_trgl.training.given_callbacks import has, listed
+
+
+class GatedCallbacks(keras.callbacks.CallbackList):
+    """Tells the run where it stands, then the callbacks, of what is done in this process.
+
+    A run that goes on within an epoch passes through the epoch's first batches, as Keras's loop
+    counts them: callbacks hear of the others alone. They hear of the epoch's begin, in which they
+    make what they need, such as a progress bar; it acts on the state that this process began
+    with, and the backup is put over it, so that a rate that is halved there is not halved twice.
+
+    Args:
+        model: the model.
+        callbacks: what `fit` was given, with a progress bar.
+        backup: `BackupAndRestore`, which comes last as it keeps what the others count, or `None`.
+        **params: what callbacks are told of the run: `epochs`, `steps`, `verbose`.
+    """
+
+    def __init__(self, model: Any, callbacks: Any, backup: Any, **params: Any) -> None:
+        # A list of a user's own class stays one: it may do more than call its members.
+        whole = isinstance(callbacks, keras.callbacks.CallbackList)
+        whole = whole and type(callbacks) is not keras.callbacks.CallbackList
+        inner = [callbacks] if whole else [one for one in listed(callbacks) if one is not backup]
+        if not has(callbacks, keras.callbacks.History):
+            inner.append(keras.callbacks.History())
+        if backup is not None and not (whole and backup in listed(callbacks)):
+            inner.append(backup)
+        self._backup = backup
+        self._passes = False
+        super().__init__(inner, add_history=True, model=model, **params)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Check the backup before anything is changed, then let callbacks begin."""
+        if self._backup is not None:
+            self._backup.check()
+        super().on_train_begin(logs)
+        if self._backup is not None:
+            self._backup.begin()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Go to the epoch, at first to the place that a backup tells."""
+        run, backup = self.model.training_run, self._backup
+        step = 0 if backup is None else backup.step_of_epoch
+        if step:
+            backup.restore_place()
+            run.stand_at(epoch, step)
+            super().on_epoch_begin(epoch, logs)
+            backup.restore()
+        elif backup is not None:
+            backup.restore()
+            # What was saved are the means of the epoch before.
+            self.model.reset_metrics()
+        run.begin_epoch(epoch, step)
+        if not step:
+            super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Tell of a batch that is to be trained on."""
+        self._passes = self.model.training_run.passes_by
+        if not self._passes:
+            super().on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Tell of a batch that was trained on."""
+        if not self._passes:
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add stage, lap and epoch to the logs, and stop after the regime's last epoch."""
+        run = self.model.training_run
+        run.end_epoch(epoch, logs)
+        if run.is_over:
+            self.model.stop_training = True
+        super().on_epoch_end(epoch, logs)
