@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import keras
+import numpy as np
+
 NO_BLOCKS = (
     "Give the layers that an architecture makes; a functional model is cut by "
     "`GreedyModel.from_model(model, num_stages, head)`."
@@ -31,6 +34,27 @@ def check_positive(name: str, value: Any, hint: str = "") -> None:
     if not 0 < float(value) < float("inf"):
         raise ValueError(
             f"`{name}` must be above 0 and finite. Received: {name}={value}. {hint}".rstrip()
+        )
+
+
+def check_tau(name: str, value: Any, hint: str = "") -> None:
+    """Raise unless `value` is above zero and finite, and so is the energy's weight 1/(2τ).
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+        hint: str. The way out, a full sentence. Defaults to none.
+
+    Raises:
+        TypeError: `value` is no real number.
+        ValueError: `value` is not above zero, not finite, or its weight is infinite in `floatx`.
+    """
+    check_positive(name, value, hint)
+    largest = float(np.finfo(keras.config.floatx()).max)
+    if float(value) * largest < 0.5:
+        raise ValueError(
+            f"`{name}` must be so large that 1/(2τ) is finite in {keras.config.floatx()}. "
+            f"Received: {name}={value}. {hint}".rstrip()
         )
 
 

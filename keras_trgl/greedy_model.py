@@ -13,6 +13,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network import from_model as functional
+from keras_trgl.network.door import plain
 from keras_trgl.network.ownership import (
     bring_home,
     claim,
@@ -361,7 +362,8 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
             List of K arrays, `(examples, units)` each, for depths 1…K.
         """
         self.drain()
-        predictions = self._network.all_exits(self.name).predict(x, **kwargs)
+        self._network.door.note(x)
+        predictions = self._network.all_exits(self.name).predict(plain(x), **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 
     def export(self, filepath: Any, **kwargs: Any) -> None:
@@ -375,7 +377,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
             unplaced_copy(self).export(filepath, **kwargs)
             return
         # Keras exports only what was called; training calls stages, not the model.
-        self(keras.ops.zeros((1, *[side or 1 for side in self.input_shape[1:]])))
+        self(self._network.door.zeros(self.input_shape))
         super().export(filepath, **kwargs)
 
     def summary(

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_choice, check_integer, check_positive
+from keras_trgl.checks import check_choice, check_integer, check_positive, check_tau
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.training.stage_objective import MultiplierScheme
@@ -70,6 +70,7 @@ class MultiplierUpdate(keras.callbacks.Callback):
         check_integer("s", s, 1)
         if initial is not None:
             check_positive("initial", initial, "`None` starts at 2τ.")
+            check_tau("initial / 2", float(initial) / 2, "It is τ at the start.")
         check_choice("scaling", scaling, SCALINGS)
         self.h = h
         self.s = int(s)

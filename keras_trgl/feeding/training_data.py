@@ -316,9 +316,25 @@ def split_validation(arrays: tuple[Any, ...], fraction: float) -> tuple[tuple[An
     return take(slice(0, cut)), take(slice(cut, None))
 
 
-def check_labels(y: Any, units: int, where: str) -> None:
-    """Raise unless the class indices in an array lie in [0, units); other data pass."""
+def check_labels(y: Any, units: int, where: str, ignored: int | None = None) -> None:
+    """Raise unless the class indices in an array lie in [0, units); other data pass.
+
+    Args:
+        y: the labels.
+        units: int ≥ 1.
+        where: str. What they are called.
+        ignored: int or `None`. A label that the loss leaves out. Defaults to `None`.
+
+    Raises:
+        ValueError: they do not, or are text.
+    """
     if y is None or not isinstance(y, np.ndarray) or not y.size:
+        return
+    if y.dtype.kind not in "biuf":
+        # Inside the step the type is told of, once for all sources.
+        return
+    y = y if ignored is None else y[y != ignored]
+    if not y.size or (y.ndim == 2 and y.shape[1] == units > 1):
         return
     low, high = y.min(), y.max()
     if low < 0 or high >= units:

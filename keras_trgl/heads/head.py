@@ -30,6 +30,8 @@ class Head(Recorded, keras.layers.Layer):
         check_integer("units", units, 1)
         self.units = int(units)
         self._row: list[keras.layers.Layer] = []
+        # Masks are the inner layers' to use and to hand on.
+        self.supports_masking = True
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
         """Give the head's unbuilt layers.
@@ -67,6 +69,10 @@ class Head(Recorded, keras.layers.Layer):
         for layer in self._row:
             features = layer(features)
         return features
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give none: a prediction has no positions."""
+        return None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give `(batch, units)`."""

@@ -64,6 +64,8 @@ class Stage(Recorded, keras.layers.Layer):
         # Set by `GreedyModel` for a method that wants the energy without a regulariser.
         self.recorded_reduction: str | None = None
         self._energy: Tensor | None = None
+        # Masks are the inner layers' to use and to hand on.
+        self.supports_masking = True
 
     @property
     def residual_units(self) -> list[ResidualUnit]:
@@ -115,6 +117,10 @@ class Stage(Recorded, keras.layers.Layer):
     def energy(self) -> Tensor | None:
         """Plain energy of the latest call, a scalar tensor, or `None` where none was found."""
         return self._energy
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give no mask but the one that the last block handed on with its output."""
+        return None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give the features' shape; needs nothing built."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_choice, check_positive
+from keras_trgl.checks import check_choice, check_tau
 from keras_trgl.energy import REDUCTIONS
 from keras_trgl.methods.method import LocalMethod, StageBatch
 from keras_trgl.registration import public
@@ -75,7 +75,7 @@ class TRGL(LocalMethod):
     ) -> None:
         many = isinstance(tau, (list, tuple))
         for value in tau if many else [tau]:  # type: ignore[union-attr, list-item]
-            check_positive("tau", value, "Small is strong; for no regulariser use `VanGL()`.")
+            check_tau("tau", value, "Small is strong; for no regulariser use `VanGL()`.")
         check_choice("reduction", reduction, REDUCTIONS)
         if callable(rule):
             _check_registered(rule)
@@ -113,10 +113,12 @@ class TRGL(LocalMethod):
             return self.tau[stage]
         if callable(self.rule):
             value = self.rule(self.tau, stage + 1, num_stages)
-            check_positive(f"rule(tau, {stage + 1}, {num_stages})", value, "It is the stage's τ.")
+            check_tau(f"rule(tau, {stage + 1}, {num_stages})", value, "It is the stage's τ.")
             return float(value)
-        halved = self.rule == "doubled" and stage < num_stages // 2
-        return self.tau / 2 if halved else self.tau
+        if self.rule == "doubled" and stage < num_stages // 2:
+            check_tau("tau / 2", self.tau / 2, "It is the τ of the first half.")
+            return self.tau / 2
+        return self.tau
 
     def stage_regularizer(self, stage: StagePlace) -> KineticEnergy:
         """Give the kinetic energy of a stage with its own τ; see `stage_tau`."""

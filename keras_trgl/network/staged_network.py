@@ -4,6 +4,7 @@ A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, a
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -13,6 +14,7 @@ import keras
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
+from keras_trgl.network.door import Door
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
 from keras_trgl.network.truncate import Cuts
@@ -71,6 +73,7 @@ class StagedNetwork:
     Attributes:
         parts: list of K `StagePart`.
         placement: where the stages live.
+        door: in what form data come in.
         input_shape: shape of the data, batch axis included, or `None` before `build`.
     """
 
@@ -82,6 +85,7 @@ class StagedNetwork:
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
+        self.door = Door(self.stages[0].blocks)
         self._cuts = Cuts()
 
     @property
@@ -124,7 +128,7 @@ class StagedNetwork:
                 f"input_shape={input_shape!r}. Give `(None, features)` or `(None, height, width, "
                 "channels)`."
             )
-        shape: Shape = (None, *tuple(input_shape)[1:])
+        shape = self.door.build_shape(input_shape)
         self.input_shape = shape
         if self.placement.is_open:
             self.placement.resolve(self.stages, self.heads, shape, self.method)
@@ -141,6 +145,25 @@ class StagedNetwork:
                 shape = part.place.feature_shape
                 self._build_beside(part, part.place, blocks - 1)
         check_apart(self.parts)
+        self._tell_of_stages_without_residuals()
+
+    def _tell_of_stages_without_residuals(self) -> None:
+        """Warn of stages where the method's regulariser has nothing to act on."""
+        idle = [
+            str(k)
+            for k, part in enumerate(self.parts, start=1)
+            if not part.stage.residual_units
+            and part.stage.trainable_variables
+            and part.place is not None
+            and self.method.stage_regularizer(part.place) is not None
+        ]
+        if idle:
+            warnings.warn(
+                f"{self.method!r} regularises residuals, and there is none in stage "
+                f"{', '.join(idle)}: there it trains as `VanGL` does. Build stages of "
+                "`ResidualBlock`s, or pass `method='vangl'`.",
+                stacklevel=4,
+            )
 
     def _build_beside(self, part: StagePart, place: StagePlace, block: int) -> None:
         """Choose and build a stage's head and the method's layers.
@@ -193,7 +216,7 @@ class StagedNetwork:
             Tensor `(batch, units)`, or the list of K of them.
         """
         depths = self.depths(exits)
-        x, predictions = inputs, {}
+        x, predictions = self.door.take(inputs, self.input_shape), {}
         for depth in range(1, max(depths) + 1):
             with self.placement.on(depth - 1):
                 # Blocks, not the stage: predictions add no energy.
@@ -280,7 +303,8 @@ class StagedNetwork:
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
-        return self._cuts.truncated(stages, heads, shape, f"{name}_depth_{depth}")
+        data = self.door.name
+        return self._cuts.truncated(stages, heads, shape, f"{name}_depth_{depth}", data)
 
     def all_exits(self, name: str) -> keras.Model:
         """Give a model with every depth's prediction, the same one every time.

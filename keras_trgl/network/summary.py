@@ -7,8 +7,12 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
+
+NUMBERS = ("blocks", "residuals", "output", "parameters", "trained")
+"""Columns between a layer's name and what trains it."""
 
 
 def _count(layer: Any) -> tuple[int, int]:
@@ -64,7 +68,9 @@ def _inner_rows(layers: Sequence[Any], shape: Any, depth: int = 1) -> list[tuple
     for layer in layers:
         shape = None if shape is None else output_shape(layer, shape)
         output = "" if shape is None else str(tuple(shape))
-        rows.append(("  " * depth + layer.name, type(layer).__name__, "", output))
+        units = len(residual_units(layer))
+        residuals = str(units) if units else ""
+        rows.append(("  " * depth + layer.name, type(layer).__name__, "", residuals, output))
         rows[-1] = (*rows[-1], *_parameters(layer), "")
         if isinstance(layer, keras.Sequential):
             rows += _inner_rows(layer.layers, None, depth + 1)
@@ -85,15 +91,16 @@ def _rows(
         by = f"loss {k + 1}, {optimizers[k].name}" if optimizers else f"loss {k + 1}"
         shape = None if shape is None else tuple(stage.compute_output_shape(shape))
         outputs = ("", "") if shape is None else (str(shape), str(tuple(output_shape(head, shape))))
-        more = [(title, layer, "", "") for title, layer in part.layers.items()]
-        for kind, layer, blocks, output in (
-            ("stage", stage, str(len(stage.blocks)), outputs[0]),
-            ("head", head, "", outputs[1]),
+        units = str(len(stage.residual_units))
+        more = [(title, layer, "", "", "") for title, layer in part.layers.items()]
+        for kind, layer, blocks, residuals, output in (
+            ("stage", stage, str(len(stage.blocks)), units, outputs[0]),
+            ("head", head, "", "", outputs[1]),
             *more,
         ):
             name = layer.name if kind == "stage" else type(layer).__name__
             is_trained = bool(layer.trainable_variables) or not layer.built
-            cells = (f"{kind} {k + 1}", name, blocks, output, *_parameters(layer))
+            cells = (f"{kind} {k + 1}", name, blocks, residuals, output, *_parameters(layer))
             rows.append(((*cells, by if is_trained else "nothing (frozen)"), k))
             if expand_nested and kind == "stage":
                 rows += [(row, k) for row in _inner_rows(stage.blocks, before)]
@@ -116,7 +123,7 @@ def stage_table(
         str, one row per stage, head and layer of the method.
     """
     devices, is_built = network.placement.devices, network.input_shape is not None
-    header: tuple[str, ...] = ("", "layer", "blocks", "output", "parameters", "trained", "by")
+    header: tuple[str, ...] = ("", "layer", *NUMBERS, "by")
     placed = any(devices)
     header = (*header, "device") if placed else header
     table = [

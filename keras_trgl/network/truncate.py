@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.network.door import Door, input_of
 from keras_trgl.network.placement import strategy_in_force
 from keras_trgl.types import Tensor
 
@@ -29,15 +30,16 @@ class AllExits(keras.Model):
         super().__init__(name=name)
         self._rows = [list(stage.blocks) for stage in stages]
         self._exits = list(heads)
+        self._door = Door(stages[0].blocks)
         self.built = True
 
     def call(self, inputs: Tensor) -> list[Tensor]:
         """Give the list of predictions, `(batch, units)` each, for depths 1 to k.
 
         Args:
-            inputs: tensor, `(batch, …)`.
+            inputs: tensor, `(batch, …)`, or a list, tuple or dict with one.
         """
-        x, predictions = inputs, []
+        x, predictions = self._door.take(inputs, None), []
         for blocks, head in zip(self._rows, self._exits, strict=True):
             for block in blocks:
                 x = block(x)
@@ -46,7 +48,11 @@ class AllExits(keras.Model):
 
 
 def truncated_model(
-    stages: Sequence[Any], heads: Sequence[Any], input_shape: InputShape, name: str
+    stages: Sequence[Any],
+    heads: Sequence[Any],
+    input_shape: InputShape,
+    name: str,
+    data: str | None = None,
 ) -> keras.Model:
     """Give stages in a row and the last one's head as a functional model.
 
@@ -55,17 +61,21 @@ def truncated_model(
         heads: built heads 1 to k.
         input_shape: shape of the data, batch axis included.
         name: str. The model's name.
+        data: str or `None`. The input's name; `None` takes a declared one. Defaults to `None`.
 
     Returns:
         `keras.Model` that shares the layers and carries no energy loss.
     """
-    inputs = keras.Input(input_shape[1:])
+    inputs = input_of(stages[0].blocks, input_shape, data)
     x = inputs
     for stage in stages:
         # Blocks, not stages, so that no energy is added.
         for block in stage.blocks:
             x = block(x)
-    return keras.Model(inputs, heads[-1](x), name=name)
+    model = keras.Model(inputs, heads[-1](x), name=name)
+    # Keras itself keeps no list of them.
+    model.input_names = [inputs.name]
+    return model
 
 
 class Cuts:
@@ -79,13 +89,18 @@ class Cuts:
         self._made: dict[Any, tuple[list[Any], keras.Model]] = {}
 
     def truncated(
-        self, stages: Sequence[Any], heads: Sequence[Any], input_shape: InputShape, name: str
+        self,
+        stages: Sequence[Any],
+        heads: Sequence[Any],
+        input_shape: InputShape,
+        name: str,
+        data: str | None = None,
     ) -> keras.Model:
         """Give `truncated_model` of these stages and heads, the same one every time."""
         return self._once(
-            len(stages),
+            (len(stages), data),
             [*stages, heads[-1]],
-            lambda: truncated_model(stages, heads, input_shape, name),
+            lambda: truncated_model(stages, heads, input_shape, name, data),
         )
 
     def all_exits(self, stages: Sequence[Any], heads: Sequence[Any], name: str) -> keras.Model:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_trgl.checks import check_choice, check_positive
+from keras_trgl.checks import check_choice, check_tau
 from keras_trgl.energy import REDUCTIONS, direct_energy
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
@@ -89,7 +89,7 @@ class KineticEnergy(Recorded, keras.layers.Layer):
     def __init__(self, tau: float = 1.0, reduction: str = "mean", **kwargs: Any) -> None:
         # floatx, not a half type: the energy is added up in full precision.
         super().__init__(**{"dtype": keras.config.floatx(), **kwargs})
-        check_positive("tau", tau, "Small is strong; 1.0 is a good start.")
+        check_tau("tau", tau, "Small is strong; 1.0 is a good start.")
         check_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
         self._initial_tau = float(tau)
@@ -128,7 +128,7 @@ class KineticEnergy(Recorded, keras.layers.Layer):
 
     @tau.setter
     def tau(self, value: float) -> None:
-        check_positive("tau", value, "Small is strong; 1.0 is a good start.")
+        check_tau("tau", value, "Small is strong; 1.0 is a good start.")
         self._initial_tau = float(value)
         if self.built:
             self.start_multiplier(2.0 * float(value))

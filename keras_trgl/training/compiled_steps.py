@@ -18,10 +18,12 @@ from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.exit_settings import exit_settings
+from keras_trgl.training.finite import NOT_FINITE
+from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
-from keras_trgl.training.stage_step import LABEL_RANGE, NOT_FINITE, Exit, StageStep
+from keras_trgl.training.stage_step import Exit, StageStep
 from keras_trgl.training.stored_step import StoredStep
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Shape
@@ -290,10 +292,20 @@ def readable_errors() -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         for mark, way_out in WAYS_OUT.items():
-            line = next((line for line in error.message.splitlines() if mark in line), None)
-            if line is not None:
-                # TensorFlow prints the check's own words as `[words Received:] [value]`.
-                said = line.split("failed: [", 1)[-1]
-                said = said.replace("] [", " ").replace("]", "").replace("'", "").strip("b[ ")
-                raise ValueError(f"{said}. {way_out}") from error
+            if mark in error.message:
+                raise ValueError(f"{_said(error.message, mark)}. {way_out}") from error
         raise
+
+
+def _said(message: str, mark: str) -> str:
+    """Give a check's own words and values out of TensorFlow's message."""
+    _, eager, data = message.partition("Summarized data: ")
+    if eager:
+        parts = [
+            line.removeprefix("b") if line[1:2] in "'\"" else line for line in data.split("\n")
+        ]
+        return " ".join(part.strip("'\"") for part in parts if part)
+    line = next(line for line in message.splitlines() if mark in line)
+    # A graph prints them as `[words Received:] [value]`.
+    said = line.split("failed: [", 1)[-1]
+    return said.replace("] [", " ").replace("]", "").replace("'", "").strip("b[ ")

@@ -17,9 +17,11 @@ from keras_trgl.feeding.training_data import (
     check_ends,
     check_fit_numbers,
     check_ready,
+    is_array_like,
     ordered,
     split_validation,
 )
+from keras_trgl.network.door import plain
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
 from keras_trgl.seeds import DATA, PICKS, derive_seed
@@ -88,6 +90,10 @@ class FitSetup:
         check_fit_numbers(
             given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
         )
+        self._network.door.note(given.x)
+        if is_array_like(given.x):
+            given.x = plain(given.x)
+        given.class_weight = self._all_classes(given.class_weight)
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
                 (given.x, given.y, given.sample_weight), given.validation_split
@@ -146,6 +152,14 @@ class FitSetup:
             "validation_batch_size": given.validation_batch_size or given.batch_size,
             "validation_freq": given.validation_freq,
         }
+
+    def _all_classes(self, class_weight: Any) -> Any:
+        """Give class weights with 1 for classes that were left out, as Keras's own metrics do."""
+        if not class_weight:
+            return class_weight
+        units = int(getattr(self._network.heads[-1], "units", 0))
+        count = max(2, units, max(class_weight) + 1)
+        return {k: float(class_weight.get(k, 1.0)) for k in range(count)}
 
     def _ordered(self, given: FitArguments, place: tuple[int, int], backup: Any) -> TrainingData:
         data = ordered(
@@ -223,6 +237,8 @@ class FitSetup:
         wants = wants or placement.strategy is not None or self._trainer.steps.seeks_loss_names
         wants = wants or callbacks.backup is not None
         spec = data.first_spec() if wants else data.element_spec
+        if spec is not None:
+            self._trainer.check_form(keras.utils.unpack_x_y_sample_weight(spec)[1])
         self._build(spec)
         stop = self._regime.stop
         if model.built and stop is not None and stop.restore_best and self._trainer.best is None:

@@ -9,13 +9,16 @@ its stage's device.
 """
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod
+from keras_trgl.network.masks import mask_of, with_mask
 from keras_trgl.network.staged_network import StagePart
+from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.optimizers import settle_average
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
@@ -28,9 +31,6 @@ from keras_trgl.training.stage_objective import (
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.training.update import apply_gradients
 from keras_trgl.types import Tensor
-
-NOT_FINITE = "the task loss is not finite"
-LABEL_RANGE = "labels are out of range"
 
 
 class Exit(keras.Model):
@@ -175,11 +175,13 @@ class StageStep:
             if self._runs_inline:
                 features, gradients, self.prediction = self._update(batch, speaks=not hands_on)
                 with tf.control_dependencies([g for g in gradients if g is not None]):
-                    return tf.stop_gradient(tf.identity(features))
+                    return with_mask(tf.stop_gradient(tf.identity(features)), mask_of(features))
+            mask = mask_of(batch[0])
             if not hands_on:
-                self.prediction = self._train_last(*batch)
+                self.prediction = self._train_last(mask, *batch)
                 return None
-            return tf.stop_gradient(self._train(*batch))
+            features, mask = self._train(mask, *batch)
+            return with_mask(tf.stop_gradient(features), mask)
 
     @property
     def _runs_inline(self) -> bool:
@@ -188,11 +190,22 @@ class StageStep:
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
+
         # Two functions: as an output, features nobody takes would live through the backward pass.
-        self._train = SharedFunction(lambda *batch: self._update(batch, speaks=False)[0])
-        self._train_last = SharedFunction(lambda *batch: self._update(batch, speaks=True)[2])
+        def train(mask: Any, x: Any, *rest: Any) -> tuple[Any, Any]:
+            features = self._update((with_mask(x, mask), *rest), speaks=False)[0]
+            return features, mask_of(features)
+
+        def train_last(mask: Any, x: Any, *rest: Any) -> Any:
+            return self._update((with_mask(x, mask), *rest), speaks=True)[2]
+
+        def pass_on(mask: Any, x: Any, training: bool) -> tuple[Any, Any]:
+            features = self._features(with_mask(x, mask), training)
+            return features, mask_of(features)
+
+        self._train, self._train_last = SharedFunction(train), SharedFunction(train_last)
         self._pass_on = {
-            training: SharedFunction(lambda x, training=training: self._features(x, training))
+            training: SharedFunction(functools.partial(pass_on, training=training))
             for training in (False, True)
         }
         self.prediction = None
@@ -213,6 +226,7 @@ class StageStep:
         with self.on_device():
             inputs, y, sample_weight, _ = batch
             variables = self.trainable_variables
+            check = self._finite_check()
             # Only variables are watched: the input carries no gradient back.
             with tf.GradientTape() as tape:
                 features, prediction, task, energy, terms = self._forward(batch)
@@ -224,7 +238,8 @@ class StageStep:
             gradients = tape.gradient(scaled, variables) if variables else []
             # Only the updates wait for the checks: held back from the gradients on, memory grew
             # by a fifth, as the executor then takes them in another order.
-            with tf.control_dependencies(self._checks(task)):
+            checks = [] if check is None else check.ops(task, energy, terms.objective, gradients)
+            with tf.control_dependencies(checks):
                 for move in terms.moves:
                     move()
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
@@ -291,12 +306,11 @@ class StageStep:
         for name, loss in terms.further.items():
             trackers[name].update_state(loss, sample_weight=batch)
 
-    def _checks(self, task: Tensor) -> list[Any]:
+    def _finite_check(self) -> FiniteCheck | None:
         if not self.raise_on_nan:
-            return []
-        said = f"Stage {self.depth}: {NOT_FINITE}. Received:"
-        check = tf.debugging.Assert(tf.math.is_finite(task), [said, task])
-        return [] if check is None else [check]
+            return None
+        has_replicas = tf.distribute.has_strategy() and self.device is None
+        return FiniteCheck(self.part, self.depth, self.optimizer, puts_back=not has_replicas)
 
     def pass_on(self, features: Tensor, training: bool = False) -> Tensor:
         """Give the features of a stage that does not step, without a gradient.
@@ -308,8 +322,10 @@ class StageStep:
         """
         with self.on_device():
             if tf.distribute.has_strategy() and self.device is None:
-                return tf.stop_gradient(self._features(features, training))
-            return tf.stop_gradient(self._pass_on[training](features))
+                features = self._features(features, training)
+                return with_mask(tf.stop_gradient(features), mask_of(features))
+            features, mask = self._pass_on[training](mask_of(features), features)
+            return with_mask(tf.stop_gradient(features), mask)
 
     def evaluate(self, batch: Batch, speaks: bool = False) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features.
@@ -330,12 +346,3 @@ class StageStep:
             if not (speaks and self.hooks.overrides_metrics):
                 self.exit.compute_metrics(inputs, y, self.prediction, sample_weight)
             return features
-
-
-def check_label_range(y: Tensor, units: int) -> Tensor:
-    """Give `y`, checked inside the step to be class indices below `units`."""
-    inside = tf.reduce_all((y >= 0) & (y < units))
-    said = f"The {LABEL_RANGE}: they must be 0 to {units - 1}. Received:"
-    check = tf.debugging.Assert(inside, [said, tf.reduce_min(y), tf.reduce_max(y)])
-    with tf.control_dependencies([] if check is None else [check]):
-        return tf.identity(y)

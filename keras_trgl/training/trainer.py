@@ -22,8 +22,9 @@ from keras_trgl.regimes.regime import Regime
 from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import CompiledSteps
 from keras_trgl.training.given_callbacks import GivenCallbacks
+from keras_trgl.training.labels import check_form, ignored_class, in_range
+from keras_trgl.training.loss_form import check_loss_form
 from keras_trgl.training.optimizers import StageOptimizers
-from keras_trgl.training.stage_step import check_label_range
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.training.training_run import TrainingRun
 
@@ -81,6 +82,7 @@ class Trainer:
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
+        check_loss_form(given["loss"], network.heads)
         self.steps = CompiledSteps(network, optimizers.optimizers, self.hooks, **settings)
         optimizers.bind(self.steps.trainable_variables, self._unsettled)
         self.steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
@@ -131,6 +133,8 @@ class Trainer:
         (x, y, sample_weight), needs_data = self._unpack(data), self.steps.needs_data
         (plan, level), told = self.key, dict[str, Any]()
         features, given = (x, x) if level == 0 or not needs_data else x
+        if level == 0:
+            features = given = self._data(x)
         rest = (y, sample_weight, given if needs_data else None)
         if self.stored is not None:
             self.stored((features, *rest))
@@ -148,6 +152,7 @@ class Trainer:
     def evaluate_on(self, data: Any) -> dict[str, Any]:
         """Evaluate every depth on one batch, and give the logs."""
         x, y, sample_weight = self._unpack(data)
+        x = self._data(x)
         rest = (y, sample_weight, x if self.steps.needs_data else None)
         features, told = x, dict[str, Any]()
         with self.evaluating():
@@ -242,14 +247,33 @@ class Trainer:
                 model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
                 if model.optimizer is not None:
                     model.optimizer.build([])
-        if self.steps.has_class_indices and y is not None and not model.jit_compile:
-            y = check_label_range(y, self.units)
+        self.check_form(y)
+        if isinstance(y, (list, tuple)) and len(y) == 1:
+            y = y[0]
+        if self.steps.has_class_indices and tf.is_tensor(y) and not model.jit_compile:
+            y = in_range(y, self.units, ignored_class(self.steps.loss))
         return x, y, sample_weight
+
+    def _data(self, x: Any) -> Any:
+        return self.network.door.take(x, self.network.input_shape)
 
     @property
     def units(self) -> int:
         """Numbers in a prediction of the last depth."""
         return int(self.network.output_shape(self.network.input_shape or ())[-1] or 0)
+
+    def check_form(self, y: Any) -> None:
+        """Raise where no loss takes such labels; a subclass's own loss takes any.
+
+        Args:
+            y: tensor or `tf.TensorSpec` of a batch of labels, or what the data have in its place.
+
+        Raises:
+            ValueError: it takes none.
+        """
+        if not self.hooks.overrides_loss:
+            units = int(getattr(self.network.heads[-1], "units", 0))
+            check_form(y, self.steps.loss, self.steps.has_class_indices, units)
 
     def check_labels(self, y: Any, where: str) -> None:
         """Raise if class indices in an array are out of range.
@@ -258,7 +282,7 @@ class Trainer:
             ValueError: they are.
         """
         if self._model.built and self.steps.has_class_indices:
-            check_labels(y, self.units, where)
+            check_labels(y, self.units, where, ignored_class(self.steps.loss))
 
     def train_function(self, make: Callable[..., Any]) -> Any:
         """Give what `fit` calls for every execution: a traced function per plan of the regime.

@@ -25,7 +25,8 @@ def network(regime="parallel", head=None, blocks=None):
 def small_network(units=5, regime="parallel"):
     """Give three stages of one convolution, for what does not depend on the network."""
     stages = [[keras.layers.Conv2D(2, 3, activation="relu")] for _ in range(3)]
-    model = GreedyModel(stages, [LinearHead(units) for _ in stages], regime=regime, seed=0)
+    heads = [LinearHead(units) for _ in stages]
+    model = GreedyModel(stages, heads, "vangl", regime, seed=0)
     model.build((None, *SHAPE))
     return model
 

@@ -41,7 +41,7 @@ def export(base, count):
     from keras_trgl.export import Inputs, Outputs, export_serving
 
     layers = [[keras.layers.Dense(4, activation="relu")] for _ in range(3)]
-    model = GreedyModel(layers, [keras.layers.Dense(5) for _ in range(3)], seed=0)
+    model = GreedyModel(layers, [keras.layers.Dense(5) for _ in range(3)], "vangl", seed=0)
     model.build((None, 64))
     for _ in range(count):
         tell("begin")

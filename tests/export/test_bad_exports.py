@@ -99,7 +99,7 @@ def test_an_unbuilt_model_is_refused(tmp_path):
 
 
 def test_heads_that_give_no_classes_are_values(tmp_path):
-    model = GreedyModel([[keras.layers.Dense(4)]], [keras.layers.Reshape((2, 2))])
+    model = GreedyModel([[keras.layers.Dense(4)]], [keras.layers.Reshape((2, 2))], "vangl")
     model.build((None, 3))
     with pytest.raises(ValueError, match=r"\(batch, classes\). Received: .*\(None, 2, 2\)"):
         export_serving(model, tmp_path)

@@ -49,7 +49,7 @@ def test_the_example_trains_publishes_and_asks(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     layers = [[keras.layers.Conv2D(4, 3, activation="relu")], [keras.layers.Conv2D(4, 3)]]
-    model = GreedyModel(layers, [LinearHead(3), LinearHead(3)], seed=0)
+    model = GreedyModel(layers, [LinearHead(3), LinearHead(3)], "vangl", seed=0)
     model.build((None, 8, 8, 1))
     return model
 

@@ -300,7 +300,8 @@ def test_the_kept_optimizer_acts_after_its_stage_was_moved(scaled):
             inner.exclude_from_weight_decay(
                 var_list=[] if not model.built else [model.stages[0].weights[0]]
             )
-        model.compile([one for _, one in kept], "sparse_categorical_crossentropy")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile([one for _, one in kept], loss)
         with tf.device("CPU:1"):
             model.fit(X, Y, batch_size=8, verbose=0)
             assert [one for _, one in kept] == model.optimizer.optimizers

@@ -1,0 +1,57 @@
+"""Whether a loss takes what the heads give: logits or probabilities."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_trgl.heads.conv import ConvHead
+from keras_trgl.heads.linear import LinearHead
+
+TAKES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
+PROBABILITIES = ("softmax", "sigmoid")
+
+
+def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
+    """Warn where a cross-entropy takes a head's logits for probabilities, or the reverse.
+
+    Keras clips such numbers and trains on, badly and without a word.
+
+    Args:
+        loss: as in `compile`.
+        heads: the heads as they were given. Only those whose last layer is known are judged.
+    """
+    name = getattr(loss, "name", None) or getattr(loss, "__name__", loss)
+    if name not in TAKES:
+        return
+    from_logits = bool(getattr(loss, "from_logits", False))
+    ends = [_end(head) for head in heads]
+    if from_logits and any(end in PROBABILITIES for end in ends):
+        warnings.warn(
+            f"The loss takes logits, `from_logits=True`, and a head ends in "
+            f"{next(end for end in ends if end in PROBABILITIES)}: it would be applied twice. "
+            "Leave the head's activation out, or give `from_logits=False`.",
+            stacklevel=4,
+        )
+    if not from_logits and "linear" in ends:
+        words = "".join(part.capitalize() for part in str(name).split("_"))
+        words = words.replace("Crossentropy", "Crossentropy(from_logits=True)")
+        warnings.warn(
+            f"The loss takes probabilities, and a head gives logits. Received: {name} without "
+            f"`from_logits=True`. Give `keras.losses.{words}`.",
+            stacklevel=4,
+        )
+
+
+def _end(head: Any) -> str | None:
+    """Give the name of the function that a head ends in, or `None` where it is not known."""
+    if isinstance(head, (LinearHead, ConvHead)):
+        return "linear"
+    if isinstance(head, keras.Sequential):
+        return _end(head.layers[-1]) if head.layers else None
+    if isinstance(head, keras.layers.Softmax):
+        return "softmax"
+    kinds = (keras.layers.Dense, keras.layers.Activation)
+    activation = getattr(head, "activation", None) if isinstance(head, kinds) else None
+    return getattr(activation, "__name__", None)
