@@ -25,8 +25,12 @@ EXTRAS = {
     "dev": [
         "hypothesis",
         "import-linter",
+        "keras-tuner",
+        "mlflow-skinny",
         "mypy",
+        "pandas",
         "pre-commit",
+        "pydot",
         "pytest",
         "pytest-xdist",
         "ruff",

@@ -4,6 +4,12 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+NO_BLOCKS = (
+    "Give the layers that an architecture makes; a functional model is cut by "
+    "`GreedyModel.from_model(model, num_stages, head)`."
+)
+"""The way out where something came in place of a list of blocks."""
+
 
 def check_positive(name: str, value: Any, hint: str = "") -> None:
     """Raise unless `value` is a finite number above zero.
@@ -49,6 +55,24 @@ def check_integer(name: str, value: Any, minimum: int, hint: str = "") -> None:
         )
 
 
+def check_list(name: str, value: Any, of: str, hint: str) -> None:
+    """Raise unless `value` is a list or tuple.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+        of: str. What the list must hold.
+        hint: str. The way out, a full sentence.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, (list, tuple)):
+        what = value.__name__ if isinstance(value, type) else type(value).__name__
+        shown = f"{name}={value!r}"[:80] if isinstance(value, (int, float, str)) else f"a {what}"
+        raise TypeError(f"`{name}` must be a list of {of}. Received: {shown}. {hint}")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raise unless `value` is one of `choices`.
 
@@ -76,6 +100,12 @@ def check_stage_sizes(stage_sizes: Sequence[int], num_blocks: int) -> None:
         TypeError: a size is no integer.
         ValueError: a size is below 1, or the sum is another.
     """
+    check_list(
+        "stage_sizes",
+        stage_sizes,
+        "ints, a number of blocks for every stage",
+        "To split evenly use `splitting.by_depth(blocks, num_stages)`.",
+    )
     for size in stage_sizes:
         check_integer("stage_sizes", size, 1, "Every stage needs a block.")
     if sum(stage_sizes) != num_blocks:

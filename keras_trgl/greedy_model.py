@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_stage_sizes
+from keras_trgl.checks import NO_BLOCKS, check_list, check_stage_sizes
 from keras_trgl.devices import on_devices
 from keras_trgl.feeding.training_data import check_ready
 from keras_trgl.keeping.whole_files import WholeFiles
@@ -135,6 +135,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         Raises:
             ValueError: `stage_sizes` do not sum to the number of blocks.
         """
+        check_list("blocks", blocks, "layers", NO_BLOCKS)
         check_stage_sizes(stage_sizes, len(blocks))
         left = iter(blocks)
         stages = [[next(left) for _ in range(size)] for size in stage_sizes]
@@ -229,7 +230,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         self.placement.check_jit(jit_compile)
         with self.distribute_strategy.scope():
             super().compile(**self._trainer.compile(given))
-            if self.built:
+            if self.built and self.optimizer is not None:
                 self.optimizer.build([])
         self.loss = loss
 
@@ -245,7 +246,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as at saving, and make the optimizers' variables so that they can be loaded."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
+        if self.built and self.optimizer is not None:
             self.optimizer.build([])
 
     @on_devices
@@ -324,7 +325,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     @on_devices
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
-        check_ready(self)
+        check_ready(self, trains=True)
         with readable_errors():
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -377,16 +378,30 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         self(keras.ops.zeros((1, *[side or 1 for side in self.input_shape[1:]])))
         super().export(filepath, **kwargs)
 
-    def summary(self, print_fn: Any = print, **kwargs: Any) -> None:
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Any = None,
+    ) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
 
         Args:
-            print_fn: function of a str. Defaults to `print`.
-            **kwargs: other arguments of `keras.Model.summary`, not used.
+            line_length: not used; `positions`, `show_trainable` (always shown), `layer_range`
+                neither.
+            positions: not used.
+            print_fn: function of a str, or `None`, which is `print`. Defaults to `None`.
+            expand_nested: bool. Whether blocks have rows of their own. Defaults to `False`.
+            show_trainable: not used.
+            layer_range: not used.
         """
-        del kwargs
-        optimizers = self.optimizer.optimizers if self.compiled else []
-        print_fn(stage_table(self.name, self._network, optimizers))
+        del line_length, positions, show_trainable, layer_range
+        optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
+        table = stage_table(self.name, self._network, optimizers, expand_nested)
+        (print_fn or print)(table)
 
     def __repr__(self) -> str:
         return in_short(self)

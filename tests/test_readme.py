@@ -12,6 +12,8 @@ BLOCK = re.compile(r"(<!-- not run -->\n)?```python\n(.*?)```", re.DOTALL)
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+# KerasTuner asks threads for their names as Python 2 did.
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

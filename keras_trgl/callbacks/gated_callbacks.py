@@ -1,5 +1,6 @@
 """The callbacks as Keras's loop calls them: what was done before a restart is not told again."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -8,6 +9,34 @@ from keras_trgl.callbacks.in_turn import in_turn
 from keras_trgl.callbacks.monitors import infer_modes, stage_rates
 from keras_trgl.callbacks.visit_end import PlaceInLogs, VisitEnd
 from keras_trgl.training.given_callbacks import has, listed
+
+
+class _SilentBar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
+    """Keeps Keras from adding a second progress bar."""
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        """Leave it to the bar there is."""
+
+    set_params = on_train_begin = on_test_begin = on_predict_begin = on_epoch_begin = _nothing
+    on_train_batch_end = on_test_batch_end = on_predict_batch_end = on_epoch_end = _nothing
+    on_test_end = on_predict_end = _nothing
+
+
+class _SameHistory(keras.callbacks.History):  # type: ignore[misc]
+    """Shows what another `History` records, and records nothing itself."""
+
+    def __init__(self, recorded: Any) -> None:
+        super().__init__()
+        self._recorded = recorded
+        self.history = recorded.history
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Leave it to the other."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Show what the other has."""
+        self.history, self.epoch = self._recorded.history, self._recorded.epoch
+        self.model.history = self._recorded
 
 
 class GatedCallbacks(keras.callbacks.CallbackList):
@@ -41,7 +70,29 @@ class GatedCallbacks(keras.callbacks.CallbackList):
             inner.append(backup)
         self._backup = backup
         self._passes = False
+        self._told: Any = None
         super().__init__(inner, add_history=True, model=model, **params)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give what stands for this list in a list that a tool makes of it for Keras."""
+        return iter([self, _SameHistory(self._history), _SilentBar()])
+
+    def append(self, callback: Any) -> None:
+        """Take one more callback, before the backup, which comes last.
+
+        Args:
+            callback: `keras.callbacks.Callback`.
+        """
+        callback.set_model(self.model)
+        callback.set_params(self.params)
+        at = self.callbacks.index(self._backup) if self._backup in self.callbacks else None
+        self.callbacks.insert(len(self.callbacks) if at is None else at, callback)
+
+    def set_model(self, model: Any) -> None:
+        """Tell the callbacks their model, once."""
+        if self._told is not model:
+            self._told = model
+            super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Check the backup before anything is changed, then let callbacks begin."""

@@ -366,6 +366,13 @@ class _Ordered(keras.utils.PyDataset):  # type: ignore[misc]
         # the row of all batches must then tell the pass, as no call does.
         return None if self._steps else int(self._dataset.num_batches)
 
+    def __len__(self) -> int:
+        # Tools that wrap Keras's `fit` count the data: an epoch is all they shall find.
+        return self._steps or int(self._dataset.num_batches)
+
+    def __iter__(self) -> Any:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Any:
         count = int(self._dataset.num_batches)
         epoch = self._epoch

@@ -12,7 +12,7 @@ from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
-from keras_trgl.network.truncate import all_exits_model
+from keras_trgl.network.truncate import AllExits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
@@ -140,10 +140,8 @@ def choose_exit(
     x, labels = _rows(data)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
-    exits_model = all_exits_model(stages, heads, shape, "exits")
-    _check_labels(np.asarray(data[1]), labels, exits_model.outputs[-1].shape[-1])
-    found = exits_model.predict(x, verbose=0)
-    found = found if isinstance(found, list) else [found]
+    found = AllExits(stages, heads, "exits").predict(x, verbose=0)
+    _check_labels(np.asarray(data[1]), labels, found[-1].shape[-1])
     right = np.stack([_classes(one) == labels for one in found])
     sure = np.stack([np.asarray(confidence(tf.constant(one), predictions)) for one in found])
     depths = range(1, len(found) + 1)

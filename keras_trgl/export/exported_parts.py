@@ -50,8 +50,7 @@ def live_parts(model: Any, depth: int) -> tuple[list[Stage], list[Any], Shape]:
     Batches on their way to later stages are let through first.
     """
     model.drain()
-    shape = tuple(model.truncate(depth).input_shape)
-    return list(model.stages[:depth]), list(model.heads[:depth]), shape
+    return list(model.stages[:depth]), list(model.heads[:depth]), tuple(model.input_shape)
 
 
 def unplaced(

@@ -5,7 +5,7 @@ place. Runtimes and converters are extras of the package.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from keras_trgl.export.publish import size_of, written_file
 from keras_trgl.export.report import ExportReport
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.verify import ExportMismatchError, LiveModel, sample_of
-from keras_trgl.network.truncate import truncated_model
+from keras_trgl.layers.stage import Stage
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -188,16 +188,24 @@ def export_openvino(
         return exporter.report(_openvino_runner(file) if check else None, "OpenVINO")
 
 
-class _Prepare(keras.layers.Layer):
-    """What makes the model's data from what a client sends."""
+class _Depth(keras.layers.Layer):
+    """F_k∘G_k with what makes its data from what a client sends.
 
-    def __init__(self, inputs: Inputs) -> None:
-        super().__init__(name="prepare", trainable=False)
+    One layer, as a functional model of the blocks would leave nodes at them.
+    """
+
+    def __init__(self, stages: Sequence[Stage], head: Any, inputs: Inputs) -> None:
+        super().__init__(name=f"depth_{len(stages)}", dtype="float32")
+        self._row = [*(block for stage in stages for block in stage.blocks), head]
         self._preprocess = inputs.preprocess
+        self.built = True
 
     def call(self, x: Tensor) -> Tensor:
         x = keras.ops.cast(x, "float32")
-        return x if self._preprocess is None else self._preprocess(x)
+        x = x if self._preprocess is None else self._preprocess(x)
+        for layer in self._row:
+            x = layer(x, training=False)
+        return x
 
 
 class _Exporter:
@@ -230,8 +238,7 @@ class _Exporter:
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec
         data = keras.Input(self._spec.shape[1:], dtype=inputs.dtype, name="inputs")
-        body = truncated_model(stages, heads, shape, f"depth_{depth}")
-        self.servable = keras.Model(data, {NAME: body(_Prepare(inputs)(data))})
+        self.servable = keras.Model(data, {NAME: _Depth(stages, heads[-1], inputs)(data)})
         # Keras exports only what was called.
         self.servable(np.zeros((1, *[side or 1 for side in self._spec.shape[1:]]), inputs.dtype))
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.checks import check_integer
 from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset, untuned
 
 CHECKPOINT = "iterator"
@@ -35,6 +36,8 @@ class TrainingData:
         kept_iterator: iterator of another `tf.data` pipeline whose place can be saved, or `None`;
             then `x` stands for the data in Keras's loop only.
         class_weight: dict of class index to weight that batches do not carry yet, or `None`.
+        row: the endless batches of a stream from its step `row_begins` on, or `None`.
+        row_begins: int.
     """
 
     x: Any
@@ -47,6 +50,8 @@ class TrainingData:
     passes: Any = None
     kept_iterator: Any = None
     class_weight: Any = None
+    row: Any = None
+    row_begins: int = 0
 
     @property
     def stream(self) -> BatchStream | None:
@@ -59,6 +64,13 @@ class TrainingData:
         is_ours = self.kept_iterator is not None or self.passes is not None
         data = self.source if is_ours else self.x
         return getattr(data, "element_spec", None)
+
+    def from_step(self, step: int) -> tf.data.Dataset:
+        """Give a stream's endless batches from a step on, counted over all epochs."""
+        if self.row is not None and step == self.row_begins:
+            return self.row
+        stream = self.source
+        return stream.from_step(step)
 
     def first_spec(self) -> Any:
         """Give shapes and types of a batch, if need be from the first one, which comes again."""
@@ -169,8 +181,12 @@ def ordered(
             x, y, sample_weight, steps_per_epoch, source=x, class_weight=class_weight
         )
     steps = steps_per_epoch or stream.steps_per_epoch
+    begins = first[0] * steps + first[1]
+    row = stream.from_step(begins)
     return TrainingData(
-        stream.from_step(first[0] * steps + first[1]),
+        of_length(row, steps),
+        row=row,
+        row_begins=begins,
         steps_per_epoch=steps,
         source=stream,
         seed=stream.seed,
@@ -208,12 +224,31 @@ def _with_kept_place(
     is_pass = count > 0 and steps_per_epoch in (None, count)
     return TrainingData(
         # Another iterator over the same pipeline would draw from the same shuffle.
-        untuned(tf.data.Dataset.range(1).repeat()),
+        untuned(_blank_batches(dataset).repeat(steps_per_epoch or count)),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
         passes=dataset if is_pass else None,
         kept_iterator=None if is_pass else iterator,
     )
+
+
+def of_length(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Give the first batches of a dataset, as one that says how many they are."""
+    first = dataset.take(count)
+    return first.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _blank_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Give one batch of zeros in the shapes and types of a dataset, open axes of length 1."""
+
+    def blank(spec: Any) -> Any:
+        if not isinstance(spec, tf.TensorSpec) or spec.shape.rank is None:
+            return tf.zeros([1])
+        shape = [side or 1 for side in spec.shape]
+        return tf.fill(shape, "") if spec.dtype == tf.string else tf.zeros(shape, spec.dtype)
+
+    batch = tf.nest.map_structure(blank, dataset.element_spec)
+    return tf.data.Dataset.from_tensors(batch)
 
 
 def iterator_files(iterator: Any) -> dict[str, bytes]:
@@ -315,8 +350,30 @@ def check_ends(data: TrainingData) -> None:
         )
 
 
-def check_ready(model: keras.Model) -> None:
+def check_fit_numbers(epochs: Any, batch_size: Any, initial_epoch: Any, steps: Any) -> None:
+    """Raise unless the numbers given to `fit` are whole, and in their range.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is too small.
+    """
+    numbers = (
+        ("epochs", epochs, 0),
+        ("batch_size", batch_size, 1),
+        ("initial_epoch", initial_epoch, 0),
+        ("steps_per_epoch", steps, 1),
+    )
+    for name, value, minimum in numbers:
+        if value is not None:
+            check_integer(name, value, minimum)
+
+
+def check_ready(model: keras.Model, trains: bool = False) -> None:
     """Raise where Keras itself would fail later, or train something else without a word.
+
+    Args:
+        model: a `GreedyModel`.
+        trains: bool. Whether it is about to train. Defaults to `False`.
 
     Raises:
         ValueError: the model is not compiled, has no loss, or has settings that Keras does not
@@ -331,6 +388,13 @@ def check_ready(model: keras.Model) -> None:
         raise ValueError(
             "Every head needs a loss. Received: loss=None. Call `model.compile` with one."
         )
+    if model.optimizer is None:
+        if trains:
+            raise ValueError(
+                "Training needs an optimizer. Received: compile(optimizer=None). Call "
+                "`model.compile(optimizer=…, loss=…)` with one; `evaluate` needs none."
+            )
+        return
     replicas = model.distribute_strategy.num_replicas_in_sync
     optimizers = model.optimizer.optimizers
     accumulates = any(getattr(one, "gradient_accumulation_steps", None) for one in optimizers)

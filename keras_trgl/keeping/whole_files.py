@@ -12,6 +12,7 @@ from keras_trgl.keeping.saving import (
     write_seed,
     written_aside,
 )
+from keras_trgl.keeping.state_tree import METRICS, assign_trees, named_once, tree_of
 
 
 class WholeFiles(keras.Model):
@@ -69,6 +70,48 @@ class WholeFiles(keras.Model):
             if not skip_mismatch:
                 check_weights_fit(self, filepath)
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
+    @on_devices
+    def get_state_tree(self, value_format: str = "backend_tensor") -> dict[str, Any]:
+        """Give the variables as Keras does; the paths of a stage's metrics begin with the stage.
+
+        Args:
+            value_format: `"backend_tensor"` or `"numpy_array"`. Defaults to `"backend_tensor"`.
+
+        Returns:
+            dict of group to nested dict of values. Batches in stores are not in it.
+
+        Raises:
+            ValueError: another format.
+        """
+        self.drain()
+        groups = self._state_groups().items()
+        return {group: tree_of(named, value_format) for group, named in groups}
+
+    @on_devices
+    def set_state_tree(self, state_tree: dict[str, Any]) -> None:
+        """Assign what `get_state_tree` gave, all of it or nothing.
+
+        Args:
+            state_tree: dict of group to nested dict of values; what it leaves out stays.
+
+        Raises:
+            ValueError: a group, a path or a shape that the model does not have.
+        """
+        assign_trees(self._state_groups(), state_tree)
+
+    def _state_groups(self) -> dict[str, dict[str, Any]]:
+        return {
+            "trainable_variables": named_once(self.trainable_variables),
+            "non_trainable_variables": named_once(self.non_trainable_variables),
+            "optimizer_variables": named_once(getattr(self.optimizer, "variables", ())),
+            METRICS: named_once(self.metrics_variables, self._depths_of_metrics),
+        }
+
+    @property
+    def _depths_of_metrics(self) -> dict[int, int]:
+        """Depth that a metric's variable belongs to, by the variable's `id`; here none has one."""
+        return {}
 
     def save_assets(self, dir_path: Any) -> None:
         """Keep a seed that was drawn, which is no setting, in a saved model's file."""

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_trgl.checks import check_list
 from keras_trgl.layers.chain import (
     as_layers,
     build_chain,
@@ -75,6 +76,8 @@ class ResidualBlock(ResidualUnit):
         self.shortcut = as_layers("shortcut", shortcut)
         self.entry = as_layers("entry", entry)
         self.activation = None if activation is None else keras.activations.get(activation)
+        if input_shape is not None:
+            check_list("input_shape", input_shape, "ints", "The batch axis stays out: (8, 8, 3).")
         self.expected_input_shape = None if input_shape is None else tuple(input_shape)
 
     def build(self, input_shape: Shape) -> None:

@@ -15,6 +15,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.layers.pad_shortcut import PadShortcut
 from keras_trgl.layers.residual_add import ResidualAdd
 from keras_trgl.layers.stage import Stage, residual_units
+from keras_trgl.network.shows_network import ShowsNetwork
 from keras_trgl.types import Tensor
 
 _AFFINE_LAYERS = (
@@ -121,6 +122,12 @@ def _functional(model: Any) -> keras.Model:
         "Write it as `keras.Model(inputs, outputs)`, or give `GreedyModel` a list of stages, "
         "each a layer or a list of layers."
     )
+    if isinstance(model, ShowsNetwork):
+        raise ValueError(
+            "`model` must be a plain functional model. Received: "
+            f"{model.name} of type {type(model).__name__}, which is cut into stages. To cut what "
+            "it computes anew, give its last depth: `model.truncate(model.num_stages)`."
+        )
     inputs, outputs = (getattr(model, name, None) for name in ("inputs", "outputs"))
     if not inputs or not outputs:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.checks import check_choice, check_integer, check_list
 from keras_trgl.energy import REDUCTIONS
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import inner_layers
@@ -30,14 +30,28 @@ def pick_seed(seed: int | None) -> int:
     return int(seed)
 
 
+FROM_PARTS = (
+    "`GreedyModel.from_blocks(blocks, stage_sizes, head)` makes stages and heads of a list of "
+    "blocks, `GreedyModel.from_model(model, num_stages, head)` of a functional model."
+)
+"""The way out for what is no list."""
+
+
 def head_recipes(head: Any, num_stages: int) -> list[Any]:
     """Give one head, or recipe of a head, per stage.
 
     Raises:
         ValueError: a single head that is built already cannot be copied.
+        TypeError: it is no layer.
     """
     if isinstance(head, (list, tuple)):
         return list(head)
+    if not isinstance(head, keras.layers.Layer):
+        units = head if isinstance(head, int) and not isinstance(head, bool) and head > 0 else 10
+        raise TypeError(
+            "`head` must be a Keras layer, or a list of one per stage. Received: "
+            f"head={head!r}. Give an object, for {units} classes `heads.LinearHead({units})`."
+        )
     if isinstance(head, keras.layers.Layer) and head.built and num_stages > 1:
         raise ValueError(
             f"`head` is copied for every stage, so it must not be built. Received: {head.name}, "
@@ -199,6 +213,8 @@ def own_parts(
             stands in two places, one that does cannot be copied, or two have the same name.
         TypeError: something is no Keras layer.
     """
+    for name, value in (("stages", stages), ("heads", heads)):
+        check_list(name, value, "layers, one per stage", FROM_PARTS)
     if not stages or len(stages) != len(heads):
         raise ValueError(
             "Every stage needs a head: `stages` and `heads` must be as many, at least one. "

@@ -229,3 +229,8 @@ def unplaced_copy(model: Any) -> Any:
     for variable, value in zip(copy.variables, model.variables, strict=True):
         variable.assign(value.numpy())
     return copy
+
+
+def strategy_in_force() -> Any:
+    """Give the `tf.distribute` strategy whose scope the caller is in, or the default one."""
+    return tf.distribute.get_strategy()

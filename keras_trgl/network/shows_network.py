@@ -34,12 +34,58 @@ class ShowsNetwork(keras.Model):
     @property
     def input_shape(self) -> Shape:
         """Shape of the data, batch axis included."""
-        return self._network.built_shape()
+        return self._network.shown_shape("input_shape")
 
     @property
     def output_shape(self) -> Shape:
         """Shape of the last prediction, batch axis included."""
-        return self._network.output_shape(self._network.built_shape())
+        return self._network.output_shape(self._network.shown_shape("output_shape"))
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """Symbolic data, a list of one; with `outputs` they make a plain functional model."""
+        self._network.shown_shape("inputs")
+        return list(self._network.truncated(None, self.name).inputs)
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """Symbolic prediction of the last depth, a list of one."""
+        self._network.shown_shape("outputs")
+        return list(self._network.truncated(None, self.name).outputs)
+
+    @property
+    def input(self) -> Tensor:
+        """Symbolic data."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> Tensor:
+        """Symbolic prediction of the last depth."""
+        return self.outputs[0]
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """Blocks in order, then heads and a method's layers: what a plain model would have."""
+        network = getattr(self, "_network", None)
+        return [] if network is None else network.shown_layers
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.layers.Layer:
+        """Find a block, a head, a method's layer, a stage, or a layer of a model among the blocks.
+
+        Args:
+            name: str. Name of it. Defaults to `None`.
+            index: int. Position in `layers`. Defaults to `None`.
+
+        Returns:
+            `keras.layers.Layer`.
+
+        Raises:
+            ValueError: there is none, or neither or both of the two came.
+        """
+        found = None
+        if index is None and name is not None:
+            found = next((one for one in self._network.every_layer if one.name == name), None)
+        return super().get_layer(name, index) if found is None else found
 
     @property
     def heads(self) -> list[keras.layers.Layer]:

@@ -5,6 +5,7 @@ A plain object, out of Keras's sight: `GreedyModel` shows its layers to Keras, a
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
-from keras_trgl.network.truncate import all_exits_model, truncated_model
+from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
 
@@ -81,6 +82,7 @@ class StagedNetwork:
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
+        self._cuts = Cuts()
 
     @property
     def num_stages(self) -> int:
@@ -116,6 +118,12 @@ class StagedNetwork:
             ValueError: a head does not fit the features of its stage, or the method gives
                 something else than layers.
         """
+        if not isinstance(input_shape, Sequence) or len(input_shape) < 1:
+            raise TypeError(
+                "`input_shape` must be a tuple with the batch axis first. Received: "
+                f"input_shape={input_shape!r}. Give `(None, features)` or `(None, height, width, "
+                "channels)`."
+            )
         shape: Shape = (None, *tuple(input_shape)[1:])
         self.input_shape = shape
         if self.placement.is_open:
@@ -205,8 +213,9 @@ class StagedNetwork:
         if exits == "all":
             return list(range(1, self.num_stages + 1))
         depth = self.num_stages if exits is None else exits
-        if isinstance(depth, bool) or not isinstance(depth, int):
+        if isinstance(depth, bool) or not isinstance(depth, Integral):
             raise TypeError(f"A depth must be an int, `None` or 'all'. Received: {depth!r}.")
+        depth = int(depth)
         if not 1 <= depth <= self.num_stages:
             raise ValueError(
                 f"A depth must be 1 to {self.num_stages}, the number of stages. Received: {depth}."
@@ -229,24 +238,58 @@ class StagedNetwork:
             shapes.append(output_shape(part.head, shape))
         return shapes
 
+    @property
+    def shown_layers(self) -> list[Any]:
+        """Blocks in order, heads, and the method's layers."""
+        named = named_layers(self.parts).values()
+        blocks = [block for stage in self.stages for block in stage.blocks]
+        return [*blocks, *(layer for layers in named for layer in layers)]
+
+    @property
+    def every_layer(self) -> list[Any]:
+        """All that a name may mean: `shown_layers`, stages, and layers of models among blocks."""
+        shown = self.shown_layers
+        models = [layer for layer in shown if isinstance(layer, keras.Model)]
+        return [*shown, *self.stages, *(one for model in models for one in model.layers)]
+
+    def shown_shape(self, asked: str) -> Shape:
+        """Give the shape of the data, batch axis included, for a property of a Keras model.
+
+        Raises:
+            AttributeError: the network is not built, as of an unbuilt `keras.Sequential`: tools
+                ask by `hasattr`.
+        """
+        if self.input_shape is None:
+            raise AttributeError(
+                f"A model has `{asked}` once it is built. Received: an unbuilt model. Call it on "
+                "data or `model.build(input_shape)` first."
+            )
+        return self.input_shape
+
     def truncated(self, depth: Any, name: str) -> keras.Model:
         """Give F_k∘G_k as a plain functional model that shares the weights.
 
         Raises:
             ValueError: there is no such depth, or the network is not built.
         """
+        if depth == "all":
+            raise ValueError(
+                "`truncate` gives one depth. Received: 'all'. Use `model.predict_exits(x)` for the "
+                f"predictions of all, or a depth, 1 to {self.num_stages}."
+            )
         (depth,) = self.depths(depth)
         shape = self.built_shape()
         stages, heads = self.stages[:depth], self.heads[:depth]
-        return truncated_model(stages, heads, shape, f"{name}_depth_{depth}")
+        return self._cuts.truncated(stages, heads, shape, f"{name}_depth_{depth}")
 
     def all_exits(self, name: str) -> keras.Model:
-        """Give a functional model with every depth's prediction.
+        """Give a model with every depth's prediction, the same one every time.
 
         Raises:
             ValueError: the network is not built.
         """
-        return all_exits_model(self.stages, self.heads, self.built_shape(), f"{name}_exits")
+        self.built_shape()
+        return self._cuts.all_exits(self.stages, self.heads, f"{name}_exits")
 
     def built_shape(self) -> Shape:
         """Give the shape of the data, batch axis included.

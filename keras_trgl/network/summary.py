@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
@@ -43,65 +45,109 @@ def in_short(model: Any) -> str:
     return f"{type(model).__name__}({parts}, {model.method!r}, {model.regime!r}, {made})"
 
 
-def stage_table(name: str, network: StagedNetwork, optimizers: Sequence[Any]) -> str:
-    """Give the summary of a built model as text.
+def _parameters(layer: Any) -> tuple[str, str]:
+    """Give parameters and trained ones as a table's cells."""
+    trainable, count = _count(layer)
+    open_ = not count and not getattr(layer, "built", True)
+    return ("not built", "") if open_ else (f"{count:,}", f"{trainable:,}")
+
+
+def _inner_rows(layers: Sequence[Any], shape: Any, depth: int = 1) -> list[tuple[str, ...]]:
+    """Give a row per layer of a chain, and of the models among them.
+
+    Args:
+        layers: sequence of layers.
+        shape: what the chain is called on, or `None`.
+        depth: int ≥ 1. How deep the chain lies in the network.
+    """
+    rows: list[tuple[str, ...]] = []
+    for layer in layers:
+        shape = None if shape is None else output_shape(layer, shape)
+        output = "" if shape is None else str(tuple(shape))
+        rows.append(("  " * depth + layer.name, type(layer).__name__, "", output))
+        rows[-1] = (*rows[-1], *_parameters(layer), "")
+        if isinstance(layer, keras.Sequential):
+            rows += _inner_rows(layer.layers, None, depth + 1)
+        elif isinstance(layer, keras.Model):
+            inner = [one for one in layer.layers if not isinstance(one, keras.layers.InputLayer)]
+            rows += _inner_rows(inner, None, depth + 1)
+    return rows
+
+
+def _rows(
+    network: StagedNetwork, optimizers: Sequence[Any], expand_nested: bool
+) -> list[tuple[tuple[str, ...], int]]:
+    """Give the table's rows, each with the position of its stage."""
+    rows: list[tuple[tuple[str, ...], int]] = []
+    shape = network.input_shape
+    for k, part in enumerate(network.parts):
+        stage, head, before = part.stage, part.head, shape
+        by = f"loss {k + 1}, {optimizers[k].name}" if optimizers else f"loss {k + 1}"
+        shape = None if shape is None else tuple(stage.compute_output_shape(shape))
+        outputs = ("", "") if shape is None else (str(shape), str(tuple(output_shape(head, shape))))
+        more = [(title, layer, "", "") for title, layer in part.layers.items()]
+        for kind, layer, blocks, output in (
+            ("stage", stage, str(len(stage.blocks)), outputs[0]),
+            ("head", head, "", outputs[1]),
+            *more,
+        ):
+            name = layer.name if kind == "stage" else type(layer).__name__
+            is_trained = bool(layer.trainable_variables) or not layer.built
+            cells = (f"{kind} {k + 1}", name, blocks, output, *_parameters(layer))
+            rows.append(((*cells, by if is_trained else "nothing (frozen)"), k))
+            if expand_nested and kind == "stage":
+                rows += [(row, k) for row in _inner_rows(stage.blocks, before)]
+    return rows
+
+
+def stage_table(
+    name: str, network: StagedNetwork, optimizers: Sequence[Any], expand_nested: bool = False
+) -> str:
+    """Give the summary of a model as text.
 
     Args:
         name: str. The model's name.
-        network: its stages and heads.
+        network: its stages and heads; outputs and parameters are told once it is built.
         optimizers: one per stage, or empty before `compile`.
+        expand_nested: bool. Whether blocks, and layers of models among them, have rows too.
+            Defaults to `False`.
 
     Returns:
         str, one row per stage, head and layer of the method.
-
-    Raises:
-        ValueError: the network is not built.
     """
-    shape, method, devices = network.built_shape(), network.method, network.placement.devices
+    devices, is_built = network.placement.devices, network.input_shape is not None
     header: tuple[str, ...] = ("", "layer", "blocks", "output", "parameters", "trained", "by")
     placed = any(devices)
     header = (*header, "device") if placed else header
-    rows: list[tuple[str, ...]] = []
-    total = trained = 0
-    for k, part in enumerate(network.parts, start=1):
-        stage, head = part.stage, part.head
-        by = f"loss {k}, {optimizers[k - 1].name}" if optimizers else f"loss {k}"
-        shape = stage.compute_output_shape(shape)
-        head_shape = output_shape(head, shape)
-        more = [(title, layer, "", "") for title, layer in part.layers.items()]
-        for kind, layer, blocks, output in (
-            ("stage", stage, str(len(stage.blocks)), str(tuple(shape))),
-            ("head", head, "", str(tuple(head_shape))),
-            *more,
-        ):
-            trainable, count = _count(layer)
-            total += count
-            trained += trainable
-            rows.append(
-                (
-                    f"{kind} {k}",
-                    layer.name if kind == "stage" else type(layer).__name__,
-                    blocks,
-                    output,
-                    f"{count:,}",
-                    f"{trainable:,}",
-                    by if trainable else "nothing (frozen)",
-                    *([_short(devices[k - 1])] if placed else []),
-                )
-            )
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    table = [
+        (*row, *([_short(devices[k])] if placed else []))
+        for row, k in _rows(network, optimizers, expand_nested)
+    ]
+    widths = [max(len(row[i]) for row in [header, *table]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
+        for row in [header, *table]
     ]
     lines.insert(1, "-" * max(len(line) for line in lines))
+    counts = [
+        _count(layer)
+        for part in network.parts
+        for layer in (part.stage, part.head, *part.layers.values())
+    ]
+    trained, total = (sum(numbers) for numbers in zip(*counts, strict=True))
+    end = f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage."
+    if not is_built:
+        end = (
+            "Not built: shapes and parameters are told once it is. Call it on data, `fit`, or "
+            "`model.build(input_shape)`."
+        )
     return "\n".join(
         [
             f'Model "{name}": {network.num_stages} stage{"s" if network.num_stages > 1 else ""}, '
-            f"{method!r}",
+            f"{network.method!r}",
             "",
             *lines,
             "",
-            f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage.",
+            end,
         ]
     )

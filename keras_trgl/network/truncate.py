@@ -1,23 +1,52 @@
-"""F_k∘G_k as a plain functional Keras model."""
+"""F_k∘G_k as a plain functional Keras model, and every depth's prediction at once.
 
-from collections.abc import Sequence
+A functional model leaves a node at every layer that it calls, and the layers outlive it. So a
+depth is cut off once, and all depths are predicted without nodes.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
+from keras_trgl.network.placement import strategy_in_force
+from keras_trgl.types import Tensor
 
-def _features(stages: Sequence[Any], x: Any) -> list[Any]:
-    """Give every stage's features; blocks are called, not stages, so that no energy is added."""
-    features = []
-    for stage in stages:
-        for block in stage.blocks:
-            x = block(x)
-        features.append(x)
-    return features
+InputShape = tuple[int | None, ...]
+
+
+class AllExits(keras.Model):
+    """Every depth's prediction, by the stages' blocks, so that no energy is added.
+
+    Args:
+        stages: built stages 1 to k.
+        heads: built heads 1 to k.
+        name: str. The model's name.
+    """
+
+    def __init__(self, stages: Sequence[Any], heads: Sequence[Any], name: str) -> None:
+        super().__init__(name=name)
+        self._rows = [list(stage.blocks) for stage in stages]
+        self._exits = list(heads)
+        self.built = True
+
+    def call(self, inputs: Tensor) -> list[Tensor]:
+        """Give the list of predictions, `(batch, units)` each, for depths 1 to k.
+
+        Args:
+            inputs: tensor, `(batch, …)`.
+        """
+        x, predictions = inputs, []
+        for blocks, head in zip(self._rows, self._exits, strict=True):
+            for block in blocks:
+                x = block(x)
+            predictions.append(head(x))
+        return predictions
 
 
 def truncated_model(
-    stages: Sequence[Any], heads: Sequence[Any], input_shape: tuple[int | None, ...], name: str
+    stages: Sequence[Any], heads: Sequence[Any], input_shape: InputShape, name: str
 ) -> keras.Model:
     """Give stages in a row and the last one's head as a functional model.
 
@@ -31,15 +60,50 @@ def truncated_model(
         `keras.Model` that shares the layers and carries no energy loss.
     """
     inputs = keras.Input(input_shape[1:])
-    return keras.Model(inputs, heads[-1](_features(stages, inputs)[-1]), name=name)
+    x = inputs
+    for stage in stages:
+        # Blocks, not stages, so that no energy is added.
+        for block in stage.blocks:
+            x = block(x)
+    return keras.Model(inputs, heads[-1](x), name=name)
 
 
-def all_exits_model(
-    stages: Sequence[Any], heads: Sequence[Any], input_shape: tuple[int | None, ...], name: str
-) -> keras.Model:
-    """Give a functional model with every depth's prediction as a list of outputs."""
-    inputs = keras.Input(input_shape[1:])
-    # All depths in one pass: each stage runs once however many heads read it.
-    features = _features(stages, inputs)
-    outputs = [head(x) for head, x in zip(heads, features, strict=True)]
-    return keras.Model(inputs, outputs, name=name)
+class Cuts:
+    """What was cut off one network: a model per depth, and one for all depths.
+
+    Each is made once, and anew where the variables have moved or another strategy is in force. A
+    plain object, so that Keras does not take the models for parts of the network.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Any, tuple[list[Any], keras.Model]] = {}
+
+    def truncated(
+        self, stages: Sequence[Any], heads: Sequence[Any], input_shape: InputShape, name: str
+    ) -> keras.Model:
+        """Give `truncated_model` of these stages and heads, the same one every time."""
+        return self._once(
+            len(stages),
+            [*stages, heads[-1]],
+            lambda: truncated_model(stages, heads, input_shape, name),
+        )
+
+    def all_exits(self, stages: Sequence[Any], heads: Sequence[Any], name: str) -> keras.Model:
+        """Give `AllExits` of these stages and heads, the same one every time."""
+        return self._once("all", [*stages, *heads], lambda: AllExits(stages, heads, name))
+
+    def _once(
+        self, cut: Any, layers: Sequence[Any], make: Callable[[], keras.Model]
+    ) -> keras.Model:
+        # A traced function speaks of the variables it was traced with, wherever the layers have
+        # theirs now. Held weakly, as variables that moved are to be freed.
+        values = [variable.value for layer in layers for variable in layer.variables]
+        key = (cut, strategy_in_force())
+        seen, model = self._made.get(key, ([], None))
+        same = len(seen) == len(values) and all(
+            one() is value for one, value in zip(seen, values, strict=True)
+        )
+        if model is None or not same:
+            model = make()
+            self._made[key] = ([weakref.ref(value) for value in values], model)
+        return model

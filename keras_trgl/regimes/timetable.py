@@ -36,6 +36,20 @@ class Position:
         return {"stage": max(self.plan) + 1, "lap": self.lap, "stage_epoch": self.epoch}
 
 
+def check_plan(plan: Any, num_stages: int, regime: Any) -> None:
+    """Raise unless a plan names stages that there are, by their positions from 0.
+
+    Raises:
+        ValueError: it does not.
+    """
+    is_right = isinstance(plan, (list, tuple)) and bool(plan)
+    if not is_right or not all(k in range(num_stages) for k in plan):
+        raise ValueError(
+            f"`plan` must give positions of stages as a tuple, 0 to {num_stages - 1}, at least "
+            f"one. Received: {plan!r} from {type(regime).__name__}. Stage 1 is position 0."
+        )
+
+
 class Timetable:
     """The visits of one run, with what stopping early left out.
 
@@ -85,7 +99,9 @@ class Timetable:
     def position(self, epoch: int) -> Position:
         """Give what an epoch, counted from 0 over the whole run, does."""
         if not self._visits:
-            return Position(self._regime.plan(self._num_stages, epoch), 1, epoch + 1, False)
+            plan = self._regime.plan(self._num_stages, epoch)
+            check_plan(plan, self._num_stages, self._regime)
+            return Position(plan, 1, epoch + 1, False)
         visit, left = self._locate(epoch)
         return Position(visit.plan, visit.lap, left + 1, True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.checks import NO_BLOCKS, check_list
 from keras_trgl.registration import public
 from keras_trgl.splitting.partition import check_split
 
@@ -31,6 +32,7 @@ def by_depth(blocks: Sequence[Any], num_stages: int) -> list[int]:
         Karkar et al., "Module-wise Training of Neural Networks via the Minimizing Movement
         Scheme", NeurIPS 2023, section 4: modules of equal depth.
     """
+    check_list("blocks", blocks, "layers", NO_BLOCKS)
     check_split(len(blocks), num_stages)
     size, larger = divmod(len(blocks), num_stages)
     return [size + 1] * larger + [size] * (num_stages - larger)

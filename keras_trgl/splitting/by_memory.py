@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.checks import NO_BLOCKS, check_list
 from keras_trgl.registration import public
 from keras_trgl.splitting.partition import check_split, min_max_partition
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
@@ -48,6 +49,7 @@ def by_memory(
         >>> by_memory(resnet(depth=20, input_shape=(32, 32, 3)), num_stages=3)
         [2, 2, 5]
     """
+    check_list("blocks", blocks, "layers", NO_BLOCKS)
     blocks = list(blocks)
     check_split(len(blocks), num_stages)
     check_layers(blocks, head)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.checks import NO_BLOCKS, check_list
 from keras_trgl.registration import public
 from keras_trgl.splitting.partition import check_split, min_max_partition
 from keras_trgl.splitting.profile import Profile, profile
@@ -47,6 +48,7 @@ def by_time(
         >>> by_time(range(3), num_stages=2, batch=costs)
         [1, 2]
     """
+    check_list("blocks", blocks, "layers", NO_BLOCKS)
     check_split(len(blocks), num_stages)
     costs = batch
     if not isinstance(costs, Profile):

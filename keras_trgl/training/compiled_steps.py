@@ -184,7 +184,8 @@ class CompiledSteps:
         for k, step in enumerate(self.steps):
             step.device = placement.devices[k]
             held = [variable for metric in step.metrics for variable in metric.variables]
-            placement.move(k, [*held, *step.optimizer.variables])
+            own = [] if step.optimizer is None else step.optimizer.variables
+            placement.move(k, [*held, *own])
 
     def use_stores(
         self, regime: Any, spec: Any, seed: int, batch_size: int | None, goes_on: bool, skews: bool

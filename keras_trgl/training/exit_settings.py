@@ -28,6 +28,7 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
     Raises:
         ValueError: lists of metrics for another number of heads, or lists beside metrics.
     """
+    _check_kinds(settings)
     shares = {
         key: _per_stage(key, value, num_stages) if key in METRIC_SETTINGS else [value] * num_stages
         for key, value in settings.items()
@@ -53,6 +54,33 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
         }
 
     return of_stage
+
+
+def _check_kinds(settings: dict[str, Any]) -> None:
+    """Raise where a loss or metric came in a form that Keras takes for something else.
+
+    Raises:
+        TypeError: a class in place of an object.
+        ValueError: several losses, or losses by name: a head has one prediction.
+    """
+    for key, value in settings.items():
+        if key in METRIC_SETTINGS and isinstance(value, str):
+            raise TypeError(
+                f"`{key}` must be a list. Received: {key}={value!r}. Give `{key}=[{value!r}]`."
+            )
+        for one in keras.tree.flatten(value):
+            if isinstance(one, type):
+                raise TypeError(
+                    f"`{key}` must hold objects, functions or names. Received: the class "
+                    f"{one.__name__}. Call it to make an object: `{one.__name__}()`."
+                )
+    loss = settings.get("loss")
+    if isinstance(loss, dict) or (isinstance(loss, (list, tuple)) and len(loss) != 1):
+        shown = list(loss) if isinstance(loss, dict) else f"a list of {len(loss)}"
+        raise ValueError(
+            "`loss` must be one loss, which every head gets, as a head has one prediction. "
+            f"Received: {shown}. Give the loss itself; other terms come from the method."
+        )
 
 
 def _per_stage(name: str, value: Any, num_stages: int) -> list[Any]:

@@ -15,6 +15,7 @@ from keras_trgl.feeding.data_identity import num_batches
 from keras_trgl.feeding.training_data import (
     TrainingData,
     check_ends,
+    check_fit_numbers,
     check_ready,
     ordered,
     split_validation,
@@ -83,7 +84,10 @@ class FitSetup:
             ValueError: labels out of range, `epochs` that are not the regime's, or a check that
                 failed inside a step.
         """
-        check_ready(self._model)
+        check_ready(self._model, trains=True)
+        check_fit_numbers(
+            given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
+        )
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
                 (given.x, given.y, given.sample_weight), given.validation_split
@@ -127,6 +131,8 @@ class FitSetup:
         return {
             "x": data.x,
             "y": data.y,
+            # Keras passes over it, as batches are made; tools that wrap its `fit` log it.
+            "batch_size": getattr(data.stream, "batch_size", None),
             "epochs": epochs,
             "verbose": given.verbose,
             "callbacks": callbacks.all_for(self._model, given.verbose, epochs, steps),

@@ -48,9 +48,17 @@ class GivenCallbacks:
 
     Raises:
         ValueError: there are several of a kind that stands alone.
+        TypeError: one is no callback.
     """
 
     def __init__(self, given: Any, kinds: dict[str, Any]) -> None:
+        for one in listed(given):
+            if not isinstance(one, keras.callbacks.Callback):
+                what = f"the class {one.__name__}" if isinstance(one, type) else repr(one)
+                raise TypeError(
+                    "`callbacks` must be Keras callbacks, one or a list. Received: "
+                    f"{what}. Give objects: `keras.callbacks.TerminateOnNaN()`."
+                )
         self.given = given
         self.backup = only_one(given, kinds["backup"])
         self.multiplier = only_one(given, kinds["multiplier"])

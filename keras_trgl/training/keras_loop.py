@@ -25,6 +25,16 @@ class KerasLoop(keras.Model):
         own = super().metrics[1:] if self.compiled else super().metrics
         return [*self._trainer.steps.metrics, *own]
 
+    @property
+    def _depths_of_metrics(self) -> dict[int, int]:
+        """Depth that a metric's variable belongs to, by the variable's `id`."""
+        return {
+            id(variable): step.depth
+            for step in self._trainer.steps.steps
+            for metric in step.metrics
+            for variable in metric.variables
+        }
+
     def get_metrics_result(self) -> Logs:
         """Give the last depth's loss and metrics, then every stage's with `stage_k_` before."""
         return self._trainer.drained_results()

@@ -226,7 +226,14 @@ class StageOptimizers(keras.optimizers.Optimizer):
         Raises:
             ValueError: a list of another length, or an optimizer that was built elsewhere or
                 cannot be copied.
+            TypeError: a class in place of an optimizer.
         """
+        for one in optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]:
+            if isinstance(one, type):
+                raise TypeError(
+                    "`optimizer` must be a name or an optimizer, or a list of one per stage. "
+                    f"Received: the class {one.__name__}. Call it: `{one.__name__}(0.01)`."
+                )
         if isinstance(optimizer, (list, tuple)):
             chosen = [keras.optimizers.get(one) for one in optimizer]
         elif isinstance(optimizer, cls):

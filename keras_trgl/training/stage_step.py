@@ -26,6 +26,7 @@ from keras_trgl.training.stage_objective import (
     rows,
 )
 from keras_trgl.training.subclass_hooks import SubclassHooks
+from keras_trgl.training.update import apply_gradients
 from keras_trgl.types import Tensor
 
 NOT_FINITE = "the task loss is not finite"
@@ -228,7 +229,7 @@ class StageStep:
                     move()
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
             if variables:
-                self.optimizer.apply(gradients, variables)
+                apply_gradients(self.optimizer, gradients, variables)
             return features, gradients, prediction if told else task
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.checks import check_integer
 from keras_trgl.feeding.training_data import (
     check_labels,
     check_ready,
@@ -66,11 +67,17 @@ class Trainer:
             given: the local variables of the model's `compile`, with a name for each argument.
         """
         network, optimizer = self.network, given["optimizer"]
+        check_integer("steps_per_execution", given["steps_per_execution"], 1)
         settings = {name: given[name] for name in SETTINGS}
         loop = {name: given[name] for name in ("run_eagerly", "steps_per_execution")}
         # "auto" is off: XLA orders the stages as it likes, and memory is not saved.
         loop["jit_compile"] = given["jit_compile"] is True
         on = None if network.placement.strategy is None else network.placement.on
+        if optimizer is None:
+            # As in Keras: a model that is evaluated needs none.
+            self.steps = CompiledSteps(network, [None] * network.num_stages, self.hooks, **settings)
+            self.steps.compiled_with = {"optimizer": None, **settings, **loop}
+            return {"optimizer": None, "auto_scale_loss": False, **loop}
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
@@ -233,7 +240,8 @@ class Trainer:
         if not model.built:
             with tf.init_scope():
                 model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
-                model.optimizer.build([])
+                if model.optimizer is not None:
+                    model.optimizer.build([])
         if self.steps.has_class_indices and y is not None and not model.jit_compile:
             y = check_label_range(y, self.units)
         return x, y, sample_weight

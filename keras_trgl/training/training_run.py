@@ -13,9 +13,10 @@ from keras_trgl.training.compiled_steps import CompiledSteps
 class Feed:
     """Where batches come from: Keras's own iterator, or one of ours.
 
-    Ours are needed where the inputs of a stage are cached, where an epoch's steps do not divide
-    into the steps of an execution (an endless row would run over the epoch's end), and where the
-    place in a `tf.data` pipeline is kept by a checkpoint of its iterator.
+    Ours is one endless row of batches, over all epochs. Keras is handed an epoch of it only, as
+    tools that wrap Keras's `fit` walk what it is handed to its end, to count or name the data;
+    and it begins that epoch anew each time. Ours is needed too where the inputs of a stage are
+    cached, and where the place in a `tf.data` pipeline is kept by a checkpoint of its iterator.
 
     Args:
         data: what the run trains on.
@@ -69,14 +70,12 @@ class Feed:
 
     def begin_epoch(self, epoch: int, skipped: int) -> None:
         """Go to a step, unless the iterator stands there already."""
-        self._iterator_is_ours = self.level > 0 or (
-            self._data.stream is not None and (self._cached is not None or self._runs_over)
-        )
+        self._iterator_is_ours = self.level > 0 or self._data.stream is not None
         if self._data.passes is not None:
             self._begin_pass(epoch, skipped)
         if not self._iterator_is_ours:
             return
-        source: Any = self._cached if self.level else self._data.stream
+        source: Any = self._cached if self.level else self._data
         steps = self._data.steps_per_epoch or source.steps_per_epoch
         place = (self.level, epoch * steps + skipped)
         if self._at != place or self._runs_over:

@@ -238,10 +238,19 @@ def test_a_copy_under_float64_is_exact():
     assert type(copy.momentum) is np.float64
 
 
-def test_an_optimizer_with_variables_from_the_start_asks_for_a_list():
-    with pytest.raises(ValueError, match=r"holds variables \(counter\).*Give a list with an opt"):
-        make(Eager(0.1))
-    assert len(make([Eager(0.1) for _ in range(3)]).optimizer.optimizers) == 3
+class Chosen(keras.optimizers.SGD):
+    def __new__(cls, rate):
+        return super().__new__(cls)
+
+
+REFUSED = {Eager: r"holds variables \(counter\)", Chosen: "has a `__new__` with arguments"}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_optimizer_that_cannot_be_copied_asks_for_a_list(kind):
+    with pytest.raises(ValueError, match=rf"{REFUSED[kind]}.*Give a list with an optimizer"):
+        make(kind(0.1))
+    assert len(make([kind(0.1) for _ in range(3)]).optimizer.optimizers) == 3
 
 
 def single(optimizer):
