@@ -7,7 +7,7 @@ import keras
 
 from keras_trgl.callbacks.in_turn import in_turn
 from keras_trgl.callbacks.monitors import infer_modes, stage_rates
-from keras_trgl.callbacks.visit_end import VisitEnd
+from keras_trgl.callbacks.visit_end import PlaceInLogs, VisitEnd
 from keras_trgl.training.given_callbacks import has, listed
 
 
@@ -63,7 +63,7 @@ class GatedCallbacks(keras.callbacks.CallbackList):
         if model.training_run.timetable.total_epochs is not None:
             inner = in_turn(inner)
         self._visit_end = VisitEnd(inner)
-        inner.append(self._visit_end)
+        inner = [PlaceInLogs(), *inner, self._visit_end]
         if not has(callbacks, keras.callbacks.History):
             inner.append(keras.callbacks.History())
         if backup is not None and not (whole and backup in listed(callbacks)):

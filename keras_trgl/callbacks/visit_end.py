@@ -7,6 +7,14 @@ import keras
 from keras_trgl.callbacks.in_turn import InTurnCallback
 
 
+class PlaceInLogs(keras.callbacks.Callback):
+    """Puts stage, lap and epoch into the logs once more, as Keras makes floats of all numbers."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add them as integers; it comes first, for all callbacks after it."""
+        logs.update(self.model.training_run.position.logs)
+
+
 class VisitEnd(keras.callbacks.Callback):
     """Settles a stage when its visit ends, before anything is trained on it.
 
