@@ -54,6 +54,8 @@ REGIMES = (
     *("executions", "pipeline"),
 )
 STEPS_PER_EPOCH, STEPS = 23, 138
+LATE = {"executions": 3}
+"""Steps by which a save may be late: calls of several steps save at the first end past it."""
 CHAIN = 5
 PROCESS_LIMIT = 300.0
 """Seconds that a process may take at least."""
@@ -433,7 +435,7 @@ def complaints(report, chains, asked):
             yield f"{regime}: {row['kills']} kills, fewer than {asked}"
         if row["bit_exact"] < row["kills"] or not all(map(is_exact, known)):
             yield f"{regime}: {row['bit_exact']} of {row['kills']} kills bit exact"
-        if row["lost_steps_max"] > row["save_freq"]:
+        if row["lost_steps_max"] > row["save_freq"] + LATE.get(regime, 0):
             yield f"{regime}: {row['lost_steps_max']} steps lost at save_freq={row['save_freq']}"
         if not row["slow"] and row["inside_save"] < quarter(asked):
             yield f"{regime}: {row['inside_save']} kills inside a save of {quarter(asked)} asked"

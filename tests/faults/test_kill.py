@@ -23,7 +23,9 @@ def killed(regime, kills):
     (row,) = json.loads(done.stdout.splitlines()[-1]).values()
     assert row["bit_exact"] == row["kills"] >= kills
     assert row["inside_save"] >= -(-kills // 4)
-    assert 0 <= row["lost_steps_max"] <= row["save_freq"]
+    # Calls of four steps save at the first end past the step that is due.
+    late = 3 if regime == "executions" else 0
+    assert 0 <= row["lost_steps_max"] <= row["save_freq"] + late
 
 
 @pytest.mark.slow
