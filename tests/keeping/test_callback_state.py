@@ -56,7 +56,10 @@ def test_plain_values_come_back_in_their_types(value):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), [print], np.array([{}]), keras.Variable(1.0)], ids=repr
+    # Named by hand: an address in a name would differ between workers.
+    "value",
+    [object(), [print], np.array([{}]), keras.Variable(1.0)],
+    ids=["object", "function", "array_of_objects", "variable"],
 )
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError, match="is no number, text, array, list or dict of these"):
