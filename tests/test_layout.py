@@ -32,7 +32,7 @@ SHARED = {
     "keeping": {"saving"},
     "training": {
         *{"stage_step", "stored_step", "buffered_step", "skewed_step", "compiled_steps"},
-        *{"feature_buffer", "optimizers", "given_callbacks", "compiled_network"},
+        *{"feature_buffer", "optimizers", "given_callbacks", "compiled_network", "update"},
     },
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
