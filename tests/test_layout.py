@@ -27,7 +27,7 @@ SHARED = {
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
     "datasets": {"augmentation", "batch_stream", "image_data"},
-    "network": {"placement", "truncate", "ownership", "staged_network"},
+    "network": {"placement", "truncate", "ownership", "staged_network", "unfolding"},
     "feeding": {"feature_store", "training_data", "cached_features"},
     "keeping": {"saving"},
     "training": {

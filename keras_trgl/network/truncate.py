@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_trgl.network.placement import strategy_in_force
+from keras_trgl.network.unfolding import Unfolding
 from keras_trgl.types import Tensor
 
 InputShape = tuple[int | None, ...]
@@ -57,15 +58,16 @@ def truncated_model(
         name: str. The model's name.
 
     Returns:
-        `keras.Model` that shares the layers and carries no energy loss.
+        `keras.Model` that shares the layers and carries no energy loss. Blocks and heads made of
+        Keras's own layers alone are unfolded into them.
     """
-    inputs = keras.Input(input_shape[1:])
-    x = inputs
+    inputs = keras.Input(input_shape[1:], name="inputs")
+    call, x = Unfolding(["inputs"]), inputs
     for stage in stages:
         # Blocks, not stages, so that no energy is added.
         for block in stage.blocks:
-            x = block(x)
-    return keras.Model(inputs, heads[-1](x), name=name)
+            x = call(block, x)
+    return keras.Model(inputs, call(heads[-1], x), name=name)
 
 
 class Cuts:
