@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.keeping.saving import check_weights_fit, weights_kept_on_failure, written_aside
+from keras_trgl.keeping.saving import check_weights_fit, saved_aside, weights_kept_on_failure
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.placement import Placement, on_devices
 from keras_trgl.network.truncate import Cuts
@@ -222,14 +222,14 @@ class StagedNetwork(keras.Model):
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save as Keras does, but aside and then renamed: the old file stays whole till then."""
         self.drain()
-        with written_aside(filepath, overwrite) as aside:
+        with saved_aside(filepath, overwrite) as aside:
             super().save(aside, overwrite=overwrite, **kwargs)
 
     @on_devices
     def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save the weights as Keras does, but aside and then renamed."""
         self.drain()
-        with written_aside(filepath, overwrite) as aside:
+        with saved_aside(filepath, overwrite) as aside:
             super().save_weights(aside, overwrite=overwrite, **kwargs)
 
     @on_devices
@@ -240,6 +240,6 @@ class StagedNetwork(keras.Model):
             ValueError: the file holds another model's weights.
         """
         with weights_kept_on_failure(self, filepath):
-            if not skip_mismatch:
+            if not skip_mismatch and not kwargs.get("objects_to_skip"):
                 check_weights_fit(self, filepath)
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
