@@ -1,7 +1,8 @@
 """One depth as a single file for LiteRT, ONNX or OpenVINO, through Keras's own exporters.
 
 Each file is written aside, run in its own runtime and compared with the live model, then put in
-place. Runtimes and converters are extras of the package.
+place. A model that computes in a half type is written through a float32 twin, and compared within
+the half type's bound. Runtimes and converters are extras of the package.
 """
 
 import contextlib
@@ -14,7 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.export.exported_parts import check_depth, check_model, live_parts, unplaced
+from keras_trgl.export.exported_parts import (
+    check_depth,
+    check_model,
+    in_float32,
+    live_parts,
+    unplaced,
+)
 from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.publish import size_of, written_file
@@ -45,7 +52,8 @@ def export_litert(
     """Write F_k∘G_k as a `.tflite` file for LiteRT, and tell how far it is from the live model.
 
     The file has one signature, from `inputs` to `predictions` `(batch, units)`, the head's
-    output. A float32 file that differs by more than 1e-5 is an error; others lose precision, so
+    output. A float32 file that differs by more than 1e-5 (2e-2, 1e-1 where the model computes in
+    float16, bfloat16) is an error; others lose precision, so
     their difference and the agreement of the likeliest class are only reported.
 
     Args:
@@ -234,7 +242,7 @@ class _Exporter:
             )
         stages, heads, shape = live_parts(model, depth)
         self._live = LiveModel(stages, heads, inputs, "values")
-        stages, heads = unplaced(stages, heads, shape)
+        stages, heads = in_float32(*unplaced(stages, heads, shape), shape)
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec
         data = keras.Input(self._spec.shape[1:], dtype=inputs.dtype, name="inputs")

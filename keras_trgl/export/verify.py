@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.export.exported_parts import compute_types
 from keras_trgl.export.options import Inputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
@@ -53,8 +54,9 @@ class LiveModel:
         self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, kind: str
     ) -> None:
         self.stages, self.heads, self.inputs, self.kind = stages, heads, inputs, kind
-        dtypes = {head.compute_dtype for head in heads}
-        self.tolerance = max(TOLERANCES.get(str(name), 1e-5) for name in dtypes)
+        layers = [block for stage in stages for block in stage.blocks] + list(heads)
+        dtypes = {name for layer in layers for name in compute_types(layer)}
+        self.tolerance = max(TOLERANCES.get(name, 1e-5) for name in dtypes)
 
     def predictions(self, sample: Any) -> list[Any]:
         """Give every depth's predictions for rows that a client sends."""

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -74,6 +76,69 @@ def read_seed(folder: Any) -> int | None:
     """Give the seed that `write_seed` kept in a folder of assets, or `None`."""
     file = None if folder is None else Path(os.fspath(folder)) / _SEED_FILE
     return int(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
+
+
+@contextlib.contextmanager
+def saved_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
+    """Give a path for Keras to save to; move what is there to where `path` is, when all went well.
+
+    It lies in a hidden folder beside `path`, under the same name: so the format that Keras reads
+    from the name is the same, and files that name each other (shards) still do where they end.
+    What is written may be a file, several, or a folder. If anything fails, what was at `path`
+    before stays as it was and the hidden folder is removed; errors speak of `path`.
+
+    Args:
+        path: str or path. Where the finished file goes.
+        overwrite: bool. With `False` an existing file is an error. Defaults to `True`.
+
+    Raises:
+        FileExistsError: there is a file and `overwrite` is `False`.
+        ValueError: a name of Keras's old format for whole models, which cannot hold stages.
+    """
+    target = Path(os.fspath(path))
+    if target.name.endswith((".h5", ".hdf5")) and not target.name.endswith(".weights.h5"):
+        raise ValueError(
+            "A model is saved in a file that ends in `.keras`, weights alone in `.weights.h5`: the "
+            f"old HDF5 format cannot be loaded again. Received: {target}."
+        )
+    if not overwrite and target.exists():
+        raise FileExistsError(
+            f"{target} is there already. Received: overwrite=False. Choose another name, or pass "
+            "`overwrite=True`."
+        )
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}.aside-", dir=target.parent))
+    try:
+        yield str(folder / target.name)
+        _put_in_place(folder, target)
+    except (OSError, ValueError) as error:
+        _speak_of(error, folder, target.parent)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Move everything out of the folder, what has the target's name last."""
+    for written in folder.rglob("*"):
+        if written.is_file():
+            with open(written, "rb+") as file:
+                os.fsync(file.fileno())
+    for written in sorted(folder.iterdir(), key=lambda one: one.name == target.name):
+        place = target.parent / written.name
+        if place.is_dir():
+            # A folder takes no other one's place: it makes room, and goes with the hidden one.
+            os.replace(place, folder / f"{written.name}.old")
+        os.replace(written, place)
+
+
+def _speak_of(error: Exception, aside: Path, folder: Path) -> None:
+    """Let an error name files where the user wants them."""
+    hidden, shown = str(aside), str(folder)
+    error.args = tuple(
+        one.replace(hidden, shown) if isinstance(one, str) else one for one in error.args
+    )
+    if isinstance(error, OSError) and isinstance(error.filename, (str, os.PathLike)):
+        error.filename = os.fspath(error.filename).replace(hidden, shown)
 
 
 def check_keras_file(path: Any) -> None:

@@ -8,9 +8,9 @@ from keras_trgl.devices import on_devices
 from keras_trgl.keeping.saving import (
     check_weights_fit,
     read_seed,
+    saved_aside,
     weights_kept_on_failure,
     write_seed,
-    written_aside,
 )
 from keras_trgl.keeping.state_tree import METRICS, assign_trees, named_once, tree_of
 
@@ -38,7 +38,7 @@ class WholeFiles(keras.Model):
             **kwargs: as in `keras.Model.save`.
         """
         self.drain()
-        with written_aside(filepath, overwrite) as aside:
+        with saved_aside(filepath, overwrite) as aside:
             super().save(aside, overwrite=overwrite, **kwargs)
 
     @on_devices
@@ -51,7 +51,7 @@ class WholeFiles(keras.Model):
             **kwargs: as in `keras.Model.save_weights`.
         """
         self.drain()
-        with written_aside(filepath, overwrite) as aside:
+        with saved_aside(filepath, overwrite) as aside:
             super().save_weights(aside, overwrite=overwrite, **kwargs)
 
     @on_devices
@@ -67,7 +67,7 @@ class WholeFiles(keras.Model):
             ValueError: the file holds another model's weights.
         """
         with weights_kept_on_failure(self, filepath):
-            if not skip_mismatch:
+            if not skip_mismatch and not kwargs.get("objects_to_skip"):
                 check_weights_fit(self, filepath)
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
 

@@ -8,7 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.layers.kernels import batch_normalize, batch_normalize_with_energy, normalize
+from keras_trgl.layers.kernels import (
+    batch_normalize,
+    batch_normalize_with_energy,
+    kept_apart,
+    normalize,
+)
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
@@ -62,7 +67,7 @@ class BatchNormalization(Recorded, keras.layers.BatchNormalization):
         offset = self._vector(self.beta, 0.0)
         if not (training and self.trainable):
             mean, variance = self._vector(self.moving_mean), self._vector(self.moving_variance)
-            return normalize(inputs, scale, offset, mean, variance, self.epsilon)
+            return kept_apart(normalize(inputs, scale, offset, mean, variance, self.epsilon))
         if self._recording:
             outputs, mean, variance, self._mean_square = batch_normalize_with_energy(
                 inputs, scale, offset, self.epsilon

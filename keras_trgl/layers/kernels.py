@@ -47,6 +47,16 @@ def normalize(
     )[0]
 
 
+def kept_apart(x: Tensor) -> Tensor:
+    """Give a tensor whose operation the graph optimizer does not fuse with what follows.
+
+    On a CPU it fuses a convolution, the normalization after it and a following tanh into one
+    operation that TensorFlow does not have, and the call fails (2.21). A check of the shape copies
+    nothing, and holds what follows off; the convolution and the normalization fuse as before.
+    """
+    return x if tf.executing_eagerly() else tf.ensure_shape(x, x.shape)
+
+
 def values_per_channel(x: Tensor) -> Tensor:
     """Give batch times rows times columns as a float32 scalar."""
     return tf.cast(tf.size(x) // x.shape[-1], tf.float32)

@@ -12,6 +12,7 @@ import keras
 
 from keras_trgl.network.door import Door, input_of
 from keras_trgl.network.placement import strategy_in_force
+from keras_trgl.network.unfolding import Unfolding
 from keras_trgl.types import Tensor
 
 InputShape = tuple[int | None, ...]
@@ -64,15 +65,16 @@ def truncated_model(
         data: str or `None`. The input's name; `None` takes a declared one. Defaults to `None`.
 
     Returns:
-        `keras.Model` that shares the layers and carries no energy loss.
+        `keras.Model` that shares the layers and carries no energy loss. Blocks and heads made of
+        Keras's own layers alone are unfolded into them.
     """
     inputs = input_of(stages[0].blocks, input_shape, data)
-    x = inputs
+    call, x = Unfolding([inputs.name]), inputs
     for stage in stages:
         # Blocks, not stages, so that no energy is added.
         for block in stage.blocks:
-            x = block(x)
-    model = keras.Model(inputs, heads[-1](x), name=name)
+            x = call(block, x)
+    model = keras.Model(inputs, call(heads[-1], x), name=name)
     # Keras itself keeps no list of them.
     model.input_names = [inputs.name]
     return model

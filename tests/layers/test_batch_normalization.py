@@ -145,3 +145,51 @@ def test_the_layer_is_saved_and_loaded(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(loaded.layers[1], BatchNormalization)
+
+
+BEFORE = {
+    "conv": lambda: keras.layers.Conv2D(3, 3, use_bias=False),
+    "conv_with_bias": lambda: keras.layers.Conv2D(3, 3),
+    "depthwise": lambda: keras.layers.DepthwiseConv2D(3, use_bias=False),
+    "padded_conv": lambda: keras.Sequential(
+        [keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(3, 3, use_bias=False)]
+    ),
+    "separable": lambda: keras.layers.SeparableConv2D(3, 3, use_bias=False),
+    "dense": lambda: keras.layers.Dense(3),
+}
+AFTER = [
+    "relu",
+    "relu6",
+    "elu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "mish",
+    "gelu",
+    "silu",
+    "softplus",
+]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("before", BEFORE)
+def test_whatever_comes_around_it_a_graph_gives_what_eager_calls_give(before, policy):
+    """The graph optimizer fuses some of these, and not all that it fuses exists."""
+    keras.config.set_dtype_policy(policy)
+    first, layer = BEFORE[before](), BatchNormalization()
+    after = [keras.layers.Activation(name) for name in AFTER]
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
+
+    def call(images):
+        features = layer(first(images), training=False)
+        return [activation(features) for activation in after]
+
+    call(x)
+    layer.moving_mean.assign([0.1, -0.2, 0.3])
+    bound = 1e-5 if policy == "float32" else 5e-2
+    for name, activation, wanted in zip(AFTER, after, call(x), strict=True):
+        # One activation a graph: with several after it nothing is fused.
+        traced = tf.function(lambda images, a=activation: a(layer(first(images), training=False)))
+        np.testing.assert_allclose(
+            np.float32(traced(x)), np.float32(wanted), atol=bound, rtol=bound, err_msg=name
+        )
