@@ -8,7 +8,7 @@ PACKAGES := -e ".[examples,dev,serving,litert,onnx,openvino]"
 RECORDING ?= tests/golden/trgl_parallel.npz
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo test test-all lint bench bench-accuracy lock test-oldest
+.PHONY: venv demo test test-kills test-all lint bench bench-accuracy lock test-oldest
 
 venv: $(STAMP)
 
@@ -30,7 +30,11 @@ lint: $(STAMP)
 	$(BIN)/python -m pytest -q -p no:xdist tests/test_layout.py
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not long"
+	$(BIN)/python -m pytest -q -n 2 -m "not long and not kills"
+
+# A few kills per regime; they take turns, as a kill must come in time.
+test-kills: $(STAMP)
+	$(BIN)/python -m pytest -q -p no:xdist -m kills tests/faults
 
 # What takes minutes too: 20 kills per regime and long runs. By hand, before an issue is done.
 test-all: lint
@@ -58,4 +62,4 @@ test-oldest:
 	.venv-oldest/bin/python -m pip install --quiet "setuptools>=68" wheel uv
 	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --quiet --compile-bytecode --no-build-isolation \
 		-c constraints-oldest.txt $(PACKAGES)
-	.venv-oldest/bin/python -m pytest -q -n 2 -m "not long"
+	.venv-oldest/bin/python -m pytest -q -n 2 -m "not long and not kills"

@@ -28,7 +28,7 @@ def killed(regime, kills):
     assert 0 <= row["lost_steps_max"] <= row["save_freq"] + late
 
 
-@pytest.mark.slow
+@pytest.mark.kills
 @pytest.mark.parametrize("regime", REGIMES)
 def test_killed_runs_end_as_the_unbroken_one_bit_for_bit(regime):
     killed(regime, 3)
