@@ -80,7 +80,7 @@ def check_integer(name: str, value: Any, minimum: int, hint: str = "") -> None:
 
 
 def check_list(name: str, value: Any, of: str, hint: str) -> None:
-    """Raise unless `value` is a list or tuple.
+    """Raise unless `value` is a list, a tuple or another sequence, but a text.
 
     Args:
         name: str. Name of the argument, as the user wrote it.
@@ -91,7 +91,7 @@ def check_list(name: str, value: Any, of: str, hint: str) -> None:
     Raises:
         TypeError: it is none.
     """
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         what = value.__name__ if isinstance(value, type) else type(value).__name__
         shown = f"{name}={value!r}"[:80] if isinstance(value, (int, float, str)) else f"a {what}"
         raise TypeError(f"`{name}` must be a list of {of}. Received: {shown}. {hint}")

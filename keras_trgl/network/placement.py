@@ -56,7 +56,7 @@ class Placement:
                 )
             self.devices = list(wanted)
             return
-        self._assign(by_depth(list(range(num_stages)), len(devices)))
+        self._assign(by_depth(range(num_stages), len(devices)))
         # Until the model is built the even split stands in, so that layers are made somewhere.
         # Costs need the shape of the data, and only one device is no choice.
         self.is_open = wanted is not None and len(devices) > 1
