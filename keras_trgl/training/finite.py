@@ -35,7 +35,12 @@ class FiniteCheck:
         self._before = [tf.identity(variable.value) for variable in self._moved]
 
     def ops(
-        self, task: Tensor, energy: Tensor | None, objective: Tensor, gradients: Sequence[Any]
+        self,
+        task: Tensor,
+        energy: Tensor | None,
+        objective: Tensor,
+        gradients: Sequence[Any],
+        examples: Tensor,
     ) -> list[Any]:
         """Give the checks as operations that updates wait for.
 
@@ -44,11 +49,14 @@ class FiniteCheck:
             energy: scalar tensor, the stage's plain energy, or `None`.
             objective: scalar tensor, the sum that was differentiated.
             gradients: list of tensors, `IndexedSlices` or `None`, one per trained variable.
+            examples: scalar tensor, int32, rows of this replica's batch.
 
         Returns:
             List of operations; empty when run eagerly, where a check has raised by now.
         """
-        task_is, objective_is = tf.math.is_finite(task), tf.math.is_finite(objective)
+        task_is = tf.math.is_finite(task)
+        # A replica without an example has no mean, and gives nothing to the sum of gradients.
+        objective_is = tf.math.is_finite(objective) | tf.equal(examples, 0)
         # Each speaks only where those before it do not: the first cause is told.
         values = [task_is, objective_is | ~task_is]
         if self.takes_gradients:

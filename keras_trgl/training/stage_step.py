@@ -238,7 +238,11 @@ class StageStep:
             gradients = tape.gradient(scaled, variables) if variables else []
             # Only the updates wait for the checks: held back from the gradients on, memory grew
             # by a fifth, as the executor then takes them in another order.
-            checks = [] if check is None else check.ops(task, energy, terms.objective, gradients)
+            checks = (
+                []
+                if check is None
+                else check.ops(task, energy, terms.objective, gradients, rows(inputs))
+            )
             with tf.control_dependencies(checks):
                 for move in terms.moves:
                     move()

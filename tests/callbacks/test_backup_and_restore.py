@@ -213,7 +213,8 @@ def test_python_and_numpy_go_on_in_their_random_rows(tmp_path):
     np.random.seed(1)
     stopped(tmp_path, 8, Parallel, DATA["arrays"], 4, "epoch", [first])
     train(make(), DATA["arrays"], 4, callbacks(tmp_path, "epoch", [second]))
-    assert first.drawn[:2] + second.drawn == whole.drawn
+    # What a callback has changed since it began is its state, and comes back too.
+    assert second.drawn == whole.drawn
 
 
 def test_other_callbacks_go_on_counting(tmp_path):
