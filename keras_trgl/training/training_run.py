@@ -180,7 +180,10 @@ class TrainingRun:
         self._initial_multiplier = initial_multiplier
         self._move = place
         self._best = best
-        self.unsettled: tuple[int, ...] = ()
+        # A run restored at its end begins no epoch: in turn its visits are settled in the backup,
+        # else Keras settles all stages once more, as it would have.
+        in_turn = timetable.total_epochs is not None
+        self.unsettled: tuple[int, ...] = () if in_turn else self.position.plan
         self._left_out = 0
         self._begins = self._over = False
 
