@@ -23,7 +23,7 @@ OF_KERAS = {
     *{"fit", "evaluate", "predict", "predict_on_batch", "train_on_batch", "test_on_batch"},
     *{"train_step", "test_step", "make_train_function", "get_metrics_result", "summary", "export"},
     *{"compute_loss", "compute_metrics", "get_compile_config", "compile_from_config"},
-    *{"load_assets", "save_assets"},
+    *{"load_assets", "save_assets", "make_test_function", "on_test_begin", "compute_mask"},
 }
 """Overrides whose arguments Keras's own documentation has."""
 

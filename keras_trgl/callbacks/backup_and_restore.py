@@ -108,7 +108,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Take the folder and read the file, if there is one; `close` gives the folder back.
 
         Args:
-            model: the model that `fit` is called of; takes a drawn seed of the backup.
+            model: `GreedyModel` that `fit` is called of; takes a drawn seed of the backup.
             callbacks: list of the callbacks of this `fit`.
 
         Returns:
@@ -166,9 +166,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         """Take what tells this run, and refuse the backup of another.
 
         Args:
-            model: compiled model, before its callbacks have begun.
+            model: `GreedyModel`, compiled, before its callbacks have begun.
             data: `TrainingData`.
-            class_weight: as given to `fit`.
+            class_weight: dict or `None`, as given to `fit`.
 
         Raises:
             ValueError: method, regime, optimizer, data or others differ; or the backup stands
@@ -223,9 +223,6 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def check(self) -> None:
         """Check all that will be restored, before the first callback begins.
-
-        Returns:
-            int ≥ 0. Batches of that epoch that are done.
 
         Raises:
             DamagedFile: the file lacks what a run of this regime has.

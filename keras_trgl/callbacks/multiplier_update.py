@@ -129,11 +129,19 @@ class MultiplierUpdate(keras.callbacks.Callback):
             rows.clear()
 
     def get_state(self) -> dict[str, Any]:
-        """Give what a backup keeps: the records."""
+        """Give what a backup keeps: the records.
+
+        Returns:
+            dict.
+        """
         return {"steps": {depth: list(rows) for depth, rows in self.steps.items()}}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `get_state`'s result."""
+        """Go on from `get_state`'s result.
+
+        Args:
+            state: dict, as `get_state` gave it.
+        """
         for depth, rows in state["steps"].items():
             self.steps.setdefault(depth, [])[:] = rows
 

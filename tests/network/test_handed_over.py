@@ -199,7 +199,8 @@ def test_a_single_head_of_a_single_stage_is_used_as_it_is():
 
 def test_what_occurs_several_times_is_copied_for_every_place():
     block, relu = L.Dense(6, name="mine", activation=keras.ops.sin), L.ReLU(name="relu")
-    model = GreedyModel([[block, relu, block], [block, relu]], [L.Dense(3), L.Dense(3)], seed=0)
+    stages, heads = [[block, relu, block], [block, relu]], [L.Dense(3), L.Dense(3)]
+    model = GreedyModel(stages, heads, method="vangl", seed=0)
     blocks = [block for stage in model.stages for block in stage.blocks]
     assert [one.name for one in blocks] == ["mine_1", "relu_1", "mine_2", "mine_3", "relu_2"]
     model.build((None, 6))

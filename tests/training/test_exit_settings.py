@@ -97,7 +97,6 @@ def test_a_copy_measures_what_its_original_does(name):
 
 SPELLINGS = {
     "none": (None, [None, None]),
-    "one": ("mse", ["mse", "mse"]),
     "flat": (["mse", "mae"], [["mse", "mae"]] * 2),
     "lists": ([["mse"], ["mae", "mse"]], [["mse"], ["mae", "mse"]]),
     "none_beside_a_list": ([None, ["mae"]], [None, ["mae"]]),
