@@ -44,8 +44,8 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
         Args:
             logs: dict of names to numbers, as Keras hands them to callbacks.
-            trained: list of ints ≥ 1, the depths that were trained, which alone are ranked; `None` is all of them.
-                Defaults to `None`.
+            trained: list of ints ≥ 1, the depths that were trained, which alone are ranked; `None`
+                is all of them. Defaults to `None`.
 
         Returns:
             dict.
