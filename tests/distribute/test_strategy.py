@@ -275,7 +275,7 @@ def test_the_step_calls_every_stage_on_its_device_and_none_waits_for_another(pla
     x, y, weight = tf.constant(X[:8]), tf.constant(Y[:8]), tf.constant(WEIGHTS[:8])
 
     def step(x, y, weight):
-        placed.distribute_strategy.run(lambda: stored((x, y, weight)))
+        placed.distribute_strategy.run(lambda: stored((x, y, weight, None)))
 
     graph = tf.function(step, autograph=False).get_concrete_function(x, y, weight).graph
     calls = [op for op in graph.get_operations() if op.type == "StatefulPartitionedCall"]
