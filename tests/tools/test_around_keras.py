@@ -16,7 +16,9 @@ LOSS = keras.losses.SparseCategoricalCrossentropy
 
 def dense(**options):
     blocks = [keras.layers.Dense(6, name=f"block_{k}") for k in range(2)]
-    model = trgl.GreedyModel.from_blocks(blocks, [1, 1], trgl.heads.LinearHead(3), seed=0)
+    model = trgl.GreedyModel.from_blocks(
+        blocks, [1, 1], trgl.heads.LinearHead(3), method="vangl", seed=0
+    )
     model.compile("sgd", LOSS(from_logits=True), metrics=["accuracy"], **options)
     return model
 
@@ -122,6 +124,7 @@ def test_from_model_of_a_greedy_model_says_the_way_out():
 def test_layers_are_blocks_and_heads_and_get_layer_finds_what_has_a_name():
     inner = keras.Sequential([keras.layers.Dense(4, name="inner")], name="outer")
     model = trgl.GreedyModel(
+        method=\"vangl\",
         [[keras.layers.Dense(6, name="first")], inner], [trgl.heads.LinearHead(3)] * 2, seed=0
     )
     model.build((None, 6))

@@ -77,7 +77,9 @@ def test_scikit_learn_wrappers_fit_and_score():
 
     def model_of(X, y, classes=3):
         blocks = [keras.layers.Dense(6), keras.layers.Dense(6)]
-        model = trgl.GreedyModel.from_blocks(blocks, [1, 1], trgl.heads.LinearHead(classes), seed=0)
+        model = trgl.GreedyModel.from_blocks(
+            blocks, [1, 1], trgl.heads.LinearHead(classes), method="vangl", seed=0
+        )
         model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
         return model
 
