@@ -211,7 +211,8 @@ def load_model(
 
     Example:
         >>> import keras, os, tempfile, keras_trgl as trgl
-        >>> model = trgl.GreedyModel([[keras.layers.Dense(4)]], [keras.layers.Dense(2)], seed=0)
+        >>> stages, heads = [[keras.layers.Dense(4)]], [keras.layers.Dense(2)]
+        >>> model = trgl.GreedyModel(stages, heads, method="vangl", seed=0)
         >>> model.build((None, 3))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(os.path.join(folder, "model.keras"))

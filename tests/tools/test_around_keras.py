@@ -124,8 +124,10 @@ def test_from_model_of_a_greedy_model_says_the_way_out():
 def test_layers_are_blocks_and_heads_and_get_layer_finds_what_has_a_name():
     inner = keras.Sequential([keras.layers.Dense(4, name="inner")], name="outer")
     model = trgl.GreedyModel(
-        method=\"vangl\",
-        [[keras.layers.Dense(6, name="first")], inner], [trgl.heads.LinearHead(3)] * 2, seed=0
+        [[keras.layers.Dense(6, name="first")], inner],
+        [trgl.heads.LinearHead(3)] * 2,
+        seed=0,
+        method="vangl",
     )
     model.build((None, 6))
     assert [layer.name for layer in model.layers] == ["first", "outer", "head_1", "head_2"]

@@ -17,7 +17,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy
 def dense(rate=0.01, **options):
     blocks = [keras.layers.Dense(6) for _ in range(2)]
     model = trgl.GreedyModel.from_blocks(
-        blocks, [1, 1], trgl.heads.LinearHead(3), seed=0, **options
+        blocks, [1, 1], trgl.heads.LinearHead(3), method="vangl", seed=0, **options
     )
     model.compile(keras.optimizers.SGD(rate), LOSS(from_logits=True), metrics=["accuracy"])
     return model
@@ -93,7 +93,9 @@ def test_scikit_learn_wrappers_fit_and_score():
 def test_scikit_learn_regressor_and_transformer():
     def model_of(X, y):
         model = trgl.GreedyModel(
-            [[keras.layers.Dense(6)], [keras.layers.Dense(6)]], [trgl.heads.LinearHead(1)] * 2
+            [[keras.layers.Dense(6)], [keras.layers.Dense(6)]],
+            [trgl.heads.LinearHead(1)] * 2,
+            method="vangl",
         )
         model.compile("sgd", "mse")
         return model
@@ -110,6 +112,7 @@ def test_tensorboard_finds_an_embedding_and_writes_every_block(tmp_path):
     model = trgl.GreedyModel(
         [[keras.layers.Embedding(10, 4, name="words")], [keras.layers.Dense(4, name="block")]],
         heads,
+        method="vangl",
         seed=0,
     )
     model.compile("sgd", LOSS(from_logits=True))
