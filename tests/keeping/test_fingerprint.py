@@ -111,7 +111,7 @@ OTHERS = {
     "loss": (
         {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=9)},
         {},
-        "loss.from_logits true in the backup, false now",
+        "loss.ignore_class null in the backup, 9 now",
     ),
     "dropout": ({"rate": 0.5}, {}, "stage 1 layers #"),
     "metrics": ({"compiled": {"metrics": ["accuracy"]}}, {}, "metrics"),
