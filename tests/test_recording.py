@@ -488,7 +488,8 @@ def test_a_saved_model_has_the_arguments_of_its_regime(tmp_path):
 @pytest.mark.parametrize("option", ["method", "regime"])
 def test_a_model_that_cannot_be_recorded_is_not_saved(option, tmp_path):
     made = {"method": Weighted(4.0, Bare()), "regime": CLASSES["parallel"](Bare())}[option]
-    model = trgl.GreedyModel([[keras.layers.Dense(2)]], [keras.layers.Dense(2)], **{option: made})
+    blocks = [trgl.layers.ResidualBlock([keras.layers.Dense(3)])]
+    model = trgl.GreedyModel([blocks], [keras.layers.Dense(2)], **{option: made})
     model.build((None, 3))
     with pytest.raises(NotImplementedError, match=r"keeps its arguments .* Write `get_config`"):
         model.save(tmp_path / "model.keras")
