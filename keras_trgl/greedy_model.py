@@ -245,10 +245,8 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as at saving, and make the optimizers' variables so that they can be loaded."""
+        """Compile as at saving; a built model's optimizers then have variables to be loaded."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built and self.optimizer is not None:
-            self.optimizer.build([])
 
     @on_devices
     def drain(self) -> None:

@@ -37,25 +37,16 @@ MOST_GROWTH, SLACK = 20, 2**20
 
 
 @contextlib.contextmanager
-def written_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
+def written_aside(path: Any) -> Iterator[str]:
     """Give a path beside `path` to write to; rename it to `path` when all went well.
 
     If anything fails, what was at `path` before stays as it was and the aside file is removed.
 
     Args:
         path: str or path. Where the finished file goes.
-        overwrite: bool. With `False` an existing file is an error. Defaults to `True`.
-
-    Raises:
-        FileExistsError: there is a file and `overwrite` is `False`.
     """
     target = Path(os.fspath(path))
-    if not overwrite and target.exists():
-        raise FileExistsError(
-            f"{target} is there already. Received: overwrite=False. Choose another name, or pass "
-            "`overwrite=True`."
-        )
-    # Keras reads the format from the ending, so the ending stays.
+    # The ending stays: leftovers are looked for by it.
     aside = target.with_name(f".{target.stem}.{os.getpid()}.aside{''.join(target.suffixes[-2:])}")
     try:
         yield str(aside)

@@ -106,8 +106,12 @@ class StagedNetwork:
     @property
     def given_layers(self) -> list[Any]:
         """Blocks and heads, as they were handed over or copied of what was."""
-        blocks = [block for stage in self.stages for block in stage.blocks]
-        return [*blocks, *(part.given_head for part in self.parts)]
+        return [*self.blocks, *(part.given_head for part in self.parts)]
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The blocks of all stages, in order."""
+        return [block for stage in self.stages for block in stage.blocks]
 
     @property
     def expected_input_shape(self) -> Shape | None:
@@ -265,8 +269,7 @@ class StagedNetwork:
     def shown_layers(self) -> list[Any]:
         """Blocks in order, heads, and the method's layers."""
         named = named_layers(self.parts).values()
-        blocks = [block for stage in self.stages for block in stage.blocks]
-        return [*blocks, *(layer for layers in named for layer in layers)]
+        return [*self.blocks, *(layer for layers in named for layer in layers)]
 
     @property
     def every_layer(self) -> list[Any]:

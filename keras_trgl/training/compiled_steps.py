@@ -20,6 +20,7 @@ from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.exit_settings import exit_settings
 from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
+from keras_trgl.training.loss_form import loss_name
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
@@ -121,9 +122,7 @@ class CompiledSteps:
     @property
     def has_class_indices(self) -> bool:
         """Whether the loss takes labels as class indices."""
-        loss = self.loss
-        name = getattr(loss, "name", None) or getattr(loss, "__name__", loss)
-        return name == "sparse_categorical_crossentropy"
+        return bool(loss_name(self.loss) == "sparse_categorical_crossentropy")
 
     def set_raise_on_nan(self, on: bool) -> bool:
         """Let a loss that is not finite raise inside its step, or not; tell if that is new."""

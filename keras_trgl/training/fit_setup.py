@@ -239,7 +239,9 @@ class FitSetup:
         spec = data.first_spec() if wants else data.element_spec
         if spec is not None:
             self._trainer.check_form(keras.utils.unpack_x_y_sample_weight(spec)[1])
-        self._build(spec)
+        with model.distribute_strategy.scope():
+            x = None if spec is None else keras.utils.unpack_x_y_sample_weight(spec)[0]
+            self._trainer.build_for(x)
         stop = self._regime.stop
         if model.built and stop is not None and stop.restore_best and self._trainer.best is None:
             self._trainer.best = BestWeights(self._network.parts)
@@ -257,13 +259,3 @@ class FitSetup:
         if model.built and spec is not None and not tf.distribute.has_strategy():
             self._trainer.steps.make_metrics(spec, self._network.prediction_shapes)
         self._trainer.find_loss_names(spec)
-
-    def _build(self, spec: Any) -> None:
-        """Build model and optimizers, where the shapes are known and they are not built yet."""
-        model = self._model
-        with model.distribute_strategy.scope():
-            if spec is not None and not model.built:
-                x = keras.utils.unpack_x_y_sample_weight(spec)[0]
-                model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
-            if model.built and not model.optimizer.built:
-                model.optimizer.build([])

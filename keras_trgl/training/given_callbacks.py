@@ -64,11 +64,6 @@ class GivenCallbacks:
         self.multiplier = only_one(given, kinds["multiplier"])
         self._kinds = kinds
 
-    @property
-    def others(self) -> list[Any]:
-        """All but the backup."""
-        return [one for one in listed(self.given) if one is not self.backup]
-
     def with_progbar(self, verbose: Any) -> list[Any]:
         """Give the callbacks with the package's progress bar, where one is to be shown."""
         given = listed(self.given)

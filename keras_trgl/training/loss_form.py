@@ -13,6 +13,11 @@ TAKES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_
 PROBABILITIES = ("softmax", "sigmoid")
 
 
+def loss_name(loss: Any) -> Any:
+    """Give the name of a loss that came as an object, a function or a name."""
+    return getattr(loss, "name", None) or getattr(loss, "__name__", loss)
+
+
 def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
     """Warn where a cross-entropy takes a head's logits for probabilities, or the reverse.
 
@@ -22,7 +27,7 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
         loss: as in `compile`.
         heads: the heads as they were given. Only those whose last layer is known are judged.
     """
-    name = getattr(loss, "name", None) or getattr(loss, "__name__", loss)
+    name = loss_name(loss)
     if name not in TAKES:
         return
     from_logits = bool(getattr(loss, "from_logits", False))

@@ -186,7 +186,12 @@ class StageStep:
     @property
     def _runs_inline(self) -> bool:
         """Whether the update may not sit in a function of its own."""
-        return tf.executing_eagerly() or (tf.distribute.has_strategy() and self.device is None)
+        return tf.executing_eagerly() or self._has_replicas
+
+    @property
+    def _has_replicas(self) -> bool:
+        """Whether the strategy in force is one of replicas, which may be one."""
+        return bool(tf.distribute.has_strategy()) and self.device is None
 
     def retrace(self) -> None:
         """Forget the traced functions, as after a change of what they hold."""
@@ -313,8 +318,8 @@ class StageStep:
     def _finite_check(self) -> FiniteCheck | None:
         if not self.raise_on_nan:
             return None
-        has_replicas = tf.distribute.has_strategy() and self.device is None
-        return FiniteCheck(self.part, self.depth, self.optimizer, puts_back=not has_replicas)
+        puts_back = not self._has_replicas
+        return FiniteCheck(self.part, self.depth, self.optimizer, puts_back)
 
     def pass_on(self, features: Tensor, training: bool = False) -> Tensor:
         """Give the features of a stage that does not step, without a gradient.
@@ -325,7 +330,7 @@ class StageStep:
                 `False`.
         """
         with self.on_device():
-            if tf.distribute.has_strategy() and self.device is None:
+            if self._has_replicas:
                 features = self._features(features, training)
                 return with_mask(tf.stop_gradient(features), mask_of(features))
             features, mask = self._pass_on[training](mask_of(features), features)

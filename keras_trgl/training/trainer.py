@@ -132,9 +132,10 @@ class Trainer:
         """Let the stages that the regime plans step on one batch, and give the logs."""
         (x, y, sample_weight), needs_data = self._unpack(data), self.steps.needs_data
         (plan, level), told = self.key, dict[str, Any]()
-        features, given = (x, x) if level == 0 or not needs_data else x
         if level == 0:
             features = given = self._data(x)
+        else:
+            features, given = x if needs_data else (x, x)
         rest = (y, sample_weight, given if needs_data else None)
         if self.stored is not None:
             self.stored((features, *rest))
@@ -244,15 +245,25 @@ class Trainer:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not model.built:
             with tf.init_scope():
-                model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
-                if model.optimizer is not None:
-                    model.optimizer.build([])
+                self.build_for(x)
         self.check_form(y)
         if isinstance(y, (list, tuple)) and len(y) == 1:
             y = y[0]
         if self.steps.has_class_indices and tf.is_tensor(y) and not model.jit_compile:
             y = in_range(y, self.units, ignored_class(self.steps.loss))
         return x, y, sample_weight
+
+    def build_for(self, x: Any) -> None:
+        """Build the model and its optimizers, where they are not built yet.
+
+        Args:
+            x: data of a batch, tensors or their specs, or `None` where shapes are not known.
+        """
+        model = self._model
+        if x is not None and not model.built:
+            model.build((None, *keras.tree.flatten(x)[0].shape[1:]))
+        if model.built and model.optimizer is not None and not model.optimizer.built:
+            model.optimizer.build([])
 
     def _data(self, x: Any) -> Any:
         return self.network.door.take(x, self.network.input_shape)
@@ -291,7 +302,6 @@ class Trainer:
             make: Keras's own `make_train_function`.
         """
         functions: dict[Any, Any] = {}
-        model = self._model
         if self.steps.stored is not None:
             self.steps.stored.retrace()
 
@@ -299,19 +309,32 @@ class Trainer:
             run = self.run
             if run is not None and run.leaves_out(iterator):
                 return self.results()
-            key = (self.key, self.stored)
-            if key not in functions:
-                # Keras makes the function in place of this one.
-                outer = model.train_function
-                make(force=True)
-                functions[key], model.train_function = model.train_function, outer
+            traced = self._traced(functions, (self.key, self.stored), make, "train_function")
             if run is None:
-                return functions[key](iterator)
-            logs = functions[key](run.feed.iterator(iterator))
+                return traced(iterator)
+            logs = traced(run.feed.iterator(iterator))
             run.count()
             return logs
 
         return train_function
+
+    def _traced(
+        self, functions: dict[Any, Any], key: Any, make: Callable[..., Any], name: str
+    ) -> Any:
+        """Give the function of a key, made by Keras if it is the first of it.
+
+        Args:
+            functions: dict of those made so far; takes the new one.
+            key: what the trace depends on.
+            make: Keras's own maker of the function.
+            name: str. The model's attribute that Keras puts it in, which holds ours.
+        """
+        if key not in functions:
+            outer = getattr(self._model, name)
+            make(force=True)
+            functions[key] = getattr(self._model, name)
+            setattr(self._model, name, outer)
+        return functions[key]
 
     def test_function(self, make: Callable[..., Any]) -> Any:
         """Give what `evaluate` calls for every execution.
@@ -322,18 +345,13 @@ class Trainer:
             make: Keras's own `make_test_function`.
         """
         functions: dict[Any, Any] = {}
-        model = self._model
 
         def test_function(iterator: Any) -> Any:
             with self.evaluating():
                 speaker = self.speaker
             # What a subclass makes of a prediction is part of the trace.
             key = speaker.depth if self.hooks.overrides_metrics else None
-            if key not in functions:
-                outer = model.test_function
-                make(force=True)
-                functions[key], model.test_function = model.test_function, outer
-            logs = functions[key](iterator)
+            logs = self._traced(functions, key, make, "test_function")(iterator)
             return self._spoken_by(speaker, logs) if key is None else logs
 
         return test_function
