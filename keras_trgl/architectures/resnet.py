@@ -2,7 +2,7 @@
 
 Every convolution pads one pixel on each side for a 3x3 kernel. At stride 2 that takes a layer of
 its own, since Keras's `same` pads right and bottom only; at stride 1 `same` does it without a copy.
-Batch normalization uses momentum 0.9 and ε 1e-5.
+Batch normalization uses momentum 0.9 and ε 1e-5. Channels come last, whatever Keras's default.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from keras_trgl.layers.residual_block import ResidualBlock
 from keras_trgl.registration import public
 
 Layers = list[keras.layers.Layer]
+FORMAT = "channels_last"
 
 
 class _Maker:
@@ -37,13 +38,14 @@ class _Maker:
 
     def conv(self, channels: int, size: int, stride: int = 1, bias: bool = False) -> Layers:
         """Give the padding, where one is needed, and the convolution."""
-        pad = [keras.layers.ZeroPadding2D(size // 2)] if size > 1 and stride > 1 else []
+        pad = [keras.layers.ZeroPadding2D(size // 2, FORMAT)] if size > 1 and stride > 1 else []
         conv = keras.layers.Conv2D(
             channels,
             size,
             strides=stride,
             padding="valid" if pad or size == 1 else "same",
             use_bias=bias,
+            data_format=FORMAT,
             kernel_initializer=keras.initializers.Orthogonal(self.gain),
             **self._decay("kernel", *(["bias"] if bias else [])),
         )
@@ -117,7 +119,7 @@ def resnet(
             skip: Layers = []
             if stride == 2 or before != width:
                 if shortcut == "pad":
-                    skip = [PadShortcut(width, stride)]
+                    skip = [PadShortcut(width, stride, FORMAT)]
                 else:
                     skip = [*make.conv(width, 1, stride), make.norm()]
             branch = [*make.conv(width, 3, stride), make.norm(), _relu()]

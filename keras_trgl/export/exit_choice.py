@@ -12,6 +12,7 @@ from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
+from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
@@ -146,7 +147,7 @@ def choose_exit(
     sure = np.stack([np.asarray(confidence(tf.constant(one), predictions)) for one in found])
     depths = range(1, len(found) + 1)
     exits = Exits(stages, heads, shape, Inputs(), Outputs(predictions), depths)
-    latency = _latencies(exits, np.resize(x, (batch_size, *x.shape[1:])), repeats)
+    latency = _latencies(exits, np.resize(x, (batch_size, *exits.spec.shape[1:])), repeats)
     accuracy = right.mean(1)
     curve = _curve(right, sure, latency)
     bound = accuracy[-1] - bound if goal == "max_drop" else bound
@@ -177,7 +178,7 @@ def _rows(data: Any) -> tuple[Any, Any]:
             "`data` must be a tuple (x, y) of held-out arrays. Received: "
             f"{type(data).__name__}. `ImageData.arrays('validation')` gives one."
         )
-    x, y = np.asarray(data[0]), np.asarray(data[1])
+    x, y = np.asarray(the_one(data[0])), np.asarray(the_one(data[1]))
     labels = y.argmax(-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
     if len(x) != len(labels) or not len(x):
         raise ValueError(
@@ -225,7 +226,8 @@ def _classes(predictions: Any) -> Any:
 def _latencies(exits: Exits, batch: Any, repeats: int) -> Any:
     """Give the median seconds of a call of each depth; calls of all depths take turns."""
     calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
-    rows = tf.cast(batch, tf.float32)
+    rows = tf.constant(batch)
+    rows = rows if rows.dtype == tf.string else tf.cast(rows, exits.spec.dtype)
     seconds = np.empty((repeats, len(calls)))
     # The first call traces.
     for call in calls:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.greedy_model import GreedyModel
+from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.stage import Stage
 from keras_trgl.types import Shape
 
@@ -83,7 +84,7 @@ def unplaced(
     here = tf.Variable(0.0, trainable=False).device
     if all(_is_plain(variable.value, here) for layer in layers for variable in layer.variables):
         return stages, heads
-    return _copies(stages, heads, input_shape, _copy)
+    return _copies(stages, heads, input_shape, copy_layer)
 
 
 def in_float32(
@@ -153,10 +154,6 @@ def _copies(
         for new, old in zip(own_layer.weights, layer.weights, strict=True):
             new.assign(tf.cast(old.value, new.dtype).numpy())
     return own_stages, own_heads
-
-
-def _copy(layer: Any) -> Any:
-    return type(layer).from_config(layer.get_config())
 
 
 def _float32_copy(layer: Any) -> Any:

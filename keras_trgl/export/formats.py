@@ -22,6 +22,7 @@ from keras_trgl.export.exported_parts import (
     live_parts,
     unplaced,
 )
+from keras_trgl.export.intake import Intake
 from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.publish import size_of, written_file
@@ -66,7 +67,7 @@ def export_litert(
         representative_data: array `(examples, …)` of what a client sends, for `"int8"`: sets the
             scales; a few hundred examples do. Also what the file is checked on. Defaults to
             `None`.
-        inputs: `Inputs`: type and preprocessing. `None` means float32 as the model takes it.
+        inputs: `Inputs`: type and preprocessing. `None` means data as the model takes them.
             Defaults to `None`.
         check: bool. Whether to run the file, which takes the extra `[litert]`. Defaults to
             `True`.
@@ -123,7 +124,7 @@ def export_onnx(
         depth: int, k = 1…K.
         path: str or path of a new file, ending in `.onnx`.
         opset: int. Version of the operator set. Defaults to `18`.
-        inputs: `Inputs`: type and preprocessing. `None` means float32 as the model takes it.
+        inputs: `Inputs`: type and preprocessing. `None` means data as the model takes them.
             Defaults to `None`.
         check: bool. Whether to run the file. Defaults to `True`.
 
@@ -165,7 +166,7 @@ def export_openvino(
         model: built `GreedyModel`.
         depth: int, k = 1…K.
         path: str or path of a new file, ending in `.xml`; the weights go beside it.
-        inputs: `Inputs`: type and preprocessing. `None` means float32 as the model takes it.
+        inputs: `Inputs`: type and preprocessing. `None` means data as the model takes them.
             Defaults to `None`.
         check: bool. Whether to run the file. Defaults to `True`.
 
@@ -205,12 +206,13 @@ class _Depth(keras.layers.Layer):
     def __init__(self, stages: Sequence[Stage], head: Any, inputs: Inputs) -> None:
         super().__init__(name=f"depth_{len(stages)}", dtype="float32")
         self._row = [*(block for stage in stages for block in stage.blocks), head]
+        self._intake = Intake(inputs, stages[0].blocks)
+        # Keras tracks it as a layer's attribute only where it stands itself.
         self._preprocess = inputs.preprocess
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:
-        x = keras.ops.cast(x, "float32")
-        x = x if self._preprocess is None else self._preprocess(x)
+        x = self._intake(x)
         for layer in self._row:
             x = layer(x, training=False)
         return x
@@ -245,10 +247,11 @@ class _Exporter:
         stages, heads = in_float32(*unplaced(stages, heads, shape), shape)
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec
-        data = keras.Input(self._spec.shape[1:], dtype=inputs.dtype, name="inputs")
+        kind = self._spec.dtype.name
+        data = keras.Input(self._spec.shape[1:], dtype=kind, name="inputs")
         self.servable = keras.Model(data, {NAME: _Depth(stages, heads[-1], inputs)(data)})
         # Keras exports only what was called.
-        self.servable(np.zeros((1, *[side or 1 for side in self._spec.shape[1:]]), inputs.dtype))
+        self.servable(sample_of(self._spec)[:1])
 
     @contextlib.contextmanager
     def written(self) -> Iterator[str]:
@@ -293,7 +296,7 @@ def _int8(data: Any, inputs: Inputs) -> dict[str, Any]:
             "`quantization='int8'` takes its scales from `representative_data`. Received: "
             "none. Give a few hundred examples of the training data."
         )
-    if inputs.dtype != "float32":
+    if inputs.dtype not in (None, "float32"):
         raise ValueError(
             "An int8 file takes int8 by a scale of its own. Received: "
             f"inputs.dtype={inputs.dtype!r}. Leave `dtype` out."

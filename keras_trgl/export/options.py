@@ -14,6 +14,9 @@ from keras_trgl.registration import public
 NAME = r"[\w.-]+"
 """What TensorFlow Serving takes as a model's name, in ASCII."""
 
+SENT = ("float32", "uint8", "int32", "int64", "string")
+"""Types of what a client may send."""
+
 PREDICTIONS = ("logits", "probabilities", "values")
 
 
@@ -23,11 +26,13 @@ class Inputs:
     """How data come in, and how they become what the model was trained on.
 
     Args:
-        dtype: `"float32"` or `"uint8"`: the type of numbers a client sends. Defaults to
-            `"float32"`.
-        preprocess: function of a float32 tensor `(batch, …)`, or a Keras layer, that gives the
-            model's input; row by row, made of TensorFlow or `keras.ops` operations. It becomes
-            part of the exported model. `None` changes nothing. Defaults to `None`.
+        dtype: `"float32"`, `"uint8"`, `"int32"`, `"int64"` or `"string"`: the type of what a
+            client sends. `None` is what the model takes: whole numbers or text where a layer of
+            those comes first, else `"float32"`. Defaults to `None`.
+        preprocess: function of a tensor `(batch, …)`, or a Keras layer, that gives the
+            model's input; row by row, made of TensorFlow or `keras.ops` operations. It gets
+            float32 where `"float32"` or `"uint8"` is sent. It becomes part of the exported
+            model. `None` changes nothing. Defaults to `None`.
         shape: tuple of int or `None`: the shape of one example that a client sends, where
             `preprocess` changes it. `None` means the model's input shape. Defaults to `None`.
         encoded: bool. Whether to add a signature `encoded` that takes JPEG, PNG, BMP or GIF
@@ -45,13 +50,13 @@ class Inputs:
         'uint8'
     """
 
-    dtype: str = "float32"
+    dtype: str | None = None
     preprocess: Callable[[Any], Any] | None = None
     shape: tuple[int, ...] | None = None
     encoded: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("dtype", self.dtype, ("float32", "uint8"))
+        check_choice("dtype", self.dtype, (None, *SENT))
         if self.preprocess is not None and not callable(self.preprocess):
             raise TypeError(
                 "`preprocess` must be a function of a tensor, or a Keras layer. "

@@ -29,7 +29,11 @@ from keras_trgl.export.verify import (
     sample_of,
 )
 from keras_trgl.export.warmup import check_can_write, replay_requests, write_requests
+from keras_trgl.layers.inner import inner_layers
 from keras_trgl.registration import public
+
+TABLES = (keras.layers.IntegerLookup, keras.layers.StringLookup)
+"""Layers that look up in a table, which is no variable."""
 
 
 @public
@@ -58,8 +62,8 @@ def export_serving(
         model: built `GreedyModel`.
         base_dir: str or path: the model's base folder, made if need be.
         version: int ≥ 1, or `None` for the next after the largest there. Defaults to `None`.
-        inputs: `Inputs`: type, preprocessing, encoded images. `None` means float32 as the model
-            takes it. Defaults to `None`.
+        inputs: `Inputs`: type, preprocessing, encoded images. `None` means data as
+            the model takes them. Defaults to `None`.
         outputs: `Outputs`: class names, thresholds, the default depth. Defaults to `None`.
         files: `ServerFiles`: warm-up requests, `models.config`. Defaults to `None`.
 
@@ -162,7 +166,8 @@ def _publish(
     stages, heads, shape = live_parts(model, depths[-1])
     live = LiveModel(stages, heads, inputs, outputs.predictions)
     # Tracing finds what cannot be exported before anything is written.
-    exits = Exits(*unplaced(stages, heads, shape), shape, inputs, outputs, depths)
+    own_stages, own_heads = unplaced(stages, heads, shape)
+    exits = Exits(own_stages, own_heads, shape, inputs, outputs, depths)
     outputs.check_classes(exits.units)
     wanted = signatures(exits, inputs, thresholds)
     name = served_name(files, Path(base_dir).absolute())
@@ -174,7 +179,7 @@ def _publish(
             text = model_config(files, name)
             stack.enter_context(written_text(base / CONFIG_FILE, text))
         aside = stack.enter_context(written_version(base, number))
-        _write(wanted, aside)
+        _write(wanted, aside, own_stages)
         samples = _samples(wanted)
         loaded = tf.saved_model.load(str(aside))
         difference = _compare(loaded, live, samples, depths, outputs, thresholds)
@@ -193,8 +198,12 @@ def _publish(
     )
 
 
-def _write(wanted: dict[str, Signature], folder: Path) -> None:
+def _write(wanted: dict[str, Signature], folder: Path, stages: list[Any]) -> None:
     archive = keras.export.ExportArchive()
+    # Keras finds variables in a signature's graph, and not the tables behind stages traced before.
+    for layer in (one for stage in stages for one in inner_layers(stage)):
+        if isinstance(layer, TABLES):
+            archive.track(layer.lookup_table)
     for name, (function, spec) in wanted.items():
         archive.add_endpoint(name, function, [spec])
     archive.write_out(str(folder), verbose=False)

@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.passing import apart, together
 from keras_trgl.types import Shape, Tensor
 
 Signature = tuple[Callable[[Tensor], dict[str, Tensor]], tf.TensorSpec]
@@ -53,19 +55,21 @@ class Exits:
         if outputs.class_names is not None:
             self.labels = [str(name).encode() for name in outputs.class_names]
         shape = (None, *(inputs.shape or input_shape[1:]))
-        self.spec = tf.TensorSpec(shape, inputs.dtype, "inputs")
+        intake = Intake(inputs, stages[0].blocks)
+        self.spec = tf.TensorSpec(shape, intake.dtype, "inputs")
         layer = inputs.preprocess
         if isinstance(layer, keras.layers.Layer) and not layer.built:
             # What a layer makes while a function is traced cannot be used outside.
             layer.build(shape)
-        prepare = _traced(_cast_and(inputs.preprocess, shape), self.spec, "preprocess")
+        prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
         _check_preprocess(prepare, input_shape)
         self._prepare = prepare
-        spec = _like(prepare)
+        spec: Any = (_like(prepare.structured_outputs), {})
         self._stages, self._heads = [], {}
         for depth, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
             self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
-            spec = _like(self._stages[-1])
+            # Features with their masks, as `apart` gives them.
+            spec = tf.nest.map_structure(_like, self._stages[-1].structured_outputs)
             if depth in self.depths:
                 traced = _traced(_prediction_of(head), spec, f"head_{depth}")
                 self._heads[depth] = traced
@@ -77,9 +81,9 @@ class Exits:
             )
         self.units = int(shape[-1])
 
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Give the model's data from what a client sends."""
-        return self._prepare(inputs)
+    def prepare(self, inputs: Tensor) -> Any:
+        """Give the model's data from what a client sends, as `apart` gives what crosses a cut."""
+        return self._prepare(inputs), {}
 
     def single(self, depth: int) -> Callable[[Tensor], dict[str, Tensor]]:
         """Give the function of `exit_k`."""
@@ -110,7 +114,7 @@ class Exits:
                 the k-th.
         """
 
-        def leave(depth: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        def leave(depth: int, features: Any) -> tuple[Tensor, Tensor]:
             """Give predictions and exits of rows that come out of stage `depth` − 1."""
             features = self._stages[depth - 1](features)
             predictions = self._heads[depth](features)
@@ -121,7 +125,8 @@ class Exits:
 
             def go_on() -> tuple[Tensor, Tensor]:
                 unsure = tf.where(~sure)
-                later = leave(depth + 1, tf.gather_nd(features, unsure))
+                left = tf.nest.map_structure(lambda one: tf.gather_nd(one, unsure), features)
+                later = leave(depth + 1, left)
                 return (
                     tf.tensor_scatter_nd_update(predictions, unsure, later[0]),
                     tf.tensor_scatter_nd_update(exits, unsure, later[1]),
@@ -230,47 +235,45 @@ def signatures(
     return found
 
 
-def _traced(function: Callable[[Tensor], Tensor], spec: tf.TensorSpec, name: str) -> Any:
+def _traced(function: Callable[[Any], Any], spec: Any, name: str) -> Any:
     function.__name__ = name
     return tf.function(function, autograph=False).get_concrete_function(spec)
 
 
-def _like(traced: Any) -> tf.TensorSpec:
-    result = traced.structured_outputs
-    return tf.TensorSpec((None, *result.shape[1:]), result.dtype)
+def _like(one: Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *one.shape[1:]), one.dtype)
 
 
-def _features_of(stage: Stage) -> Callable[[Tensor], Tensor]:
-    def features(x: Tensor) -> Tensor:
+def _features_of(stage: Stage) -> Callable[[Any], Any]:
+    def features(sides: Any) -> Any:
+        x = together(sides)
         # Blocks, not the stage: a stage may be placed, and adds its energy when it trains.
         for block in stage.blocks:
             x = block(x, training=False)
-        return x
+        return apart(x)
 
     return features
 
 
-def _prediction_of(head: Any) -> Callable[[Tensor], Tensor]:
-    return lambda features: tf.cast(head(features, training=False), tf.float32)
+def _prediction_of(head: Any) -> Callable[[Any], Tensor]:
+    return lambda sides: tf.cast(head(together(sides), training=False), tf.float32)
 
 
-def _cast_and(
-    preprocess: Callable[[Any], Any] | None, shape: Sequence[Any]
-) -> Callable[[Tensor], Tensor]:
+def _prepare_by(intake: Intake, shape: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     def prepare(inputs: Tensor) -> Tensor:
         # A server does not hold requests against the signature, and a kernel may end the whole
         # process over a wrong rank.
-        x = tf.cast(tf.ensure_shape(inputs, shape), tf.float32)
-        if preprocess is None:
-            return x
+        x = tf.ensure_shape(inputs, shape)
+        if intake.preprocess is None:
+            return intake(x)
         try:
-            return tf.convert_to_tensor(preprocess(x))
+            return intake(x)
         except Exception as error:
             raise ValueError(
                 "`preprocess` must be a function of tensors, made of TensorFlow or `keras.ops` "
                 "operations, so that it can become part of the exported model. Received: "
-                f"{preprocess!r}, which fails on a symbolic tensor {tuple(x.shape)}: {error} "
-                "Write it without NumPy and without Python's `if` on tensors."
+                f"{intake.preprocess!r}, which fails on a symbolic tensor {tuple(x.shape)}: "
+                f"{error} Write it without NumPy and without Python's `if` on tensors."
             ) from error
 
     return prepare

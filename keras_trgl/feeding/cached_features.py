@@ -18,7 +18,8 @@ from keras_trgl.datasets.batch_stream import (
     pass_order,
     untuned,
 )
-from keras_trgl.feeding.feature_store import FeatureStore, open_store
+from keras_trgl.feeding.feature_store import open_store
+from keras_trgl.network.passing import apart, together
 from keras_trgl.regimes.feature_cache import FeatureCache
 
 Apply = Callable[[Any], Any]
@@ -29,33 +30,38 @@ class _Kept:
     """Features of all copies.
 
     Attributes:
-        store: `FeatureStore`.
+        features: structure of `FeatureStore`, as `apart` gives what crosses the cut.
         stops: list of int. Row after each chunk.
         rests: list of what came with each chunk: targets and weights, in NumPy arrays.
         data: `FeatureStore` of the network's own inputs, row by row beside the features, or `None`.
     """
 
-    store: FeatureStore
+    features: Any
     stops: list[int]
     rests: list[Any]
-    data: FeatureStore | None = None
+    data: Any = None
+
+    @property
+    def _stores(self) -> list[Any]:
+        return _leaves((self.features, self.data))
+
+    def __len__(self) -> int:
+        return len(self._stores[0])
 
     @property
     def nbytes(self) -> int:
         """Bytes of features, targets and weights."""
-        data = 0 if self.data is None else self.data.nbytes
-        return self.store.nbytes + data + sum(map(_bytes, self.rests))
+        return sum(store.nbytes for store in self._stores) + sum(map(_bytes, self.rests))
 
     @property
     def served(self) -> Any:
         """What batches have for `x`: the features, or a pair with the data."""
-        return self.store if self.data is None else (self.store, self.data)
+        return self.features if self.data is None else (self.features, self.data)
 
     def close(self) -> None:
         """Drop everything, datasets that still refer to it or not."""
-        self.store.close()
-        if self.data is not None:
-            self.data.close()
+        for store in self._stores:
+            store.close()
         self.rests.clear()
 
     def bounds(self, place: int) -> slice:
@@ -82,6 +88,8 @@ class CachedFeatures:
             to `True`.
         needs_data: bool. Whether the network's own inputs, the very draw that features were
             computed from, are kept too; then `x` is a pair (features, data). Defaults to `False`.
+        take: function that gives `x` of the data as the first stage takes it. Defaults to `None`,
+            as it is.
 
     Attributes:
         level: int. Stage, counted from 0, whose inputs are there; at 0 nothing is kept.
@@ -98,12 +106,14 @@ class CachedFeatures:
         seed: int = 0,
         shuffle: bool = True,
         needs_data: bool = False,
+        take: Apply | None = None,
     ) -> None:
         check_integer("seed", seed, 0)
         self.level = 0
         self._cache = cache
         self._kept: _Kept | None = None
         self._needs_data = needs_data
+        self._take = take or (lambda x: x)
         if isinstance(source, BatchStream):
             copies = _copies(cache, "data augmented at random") if source.is_random else 1
             self._source: Any = _Examples(source, copies)
@@ -166,7 +176,8 @@ class CachedFeatures:
             step: int ≥ 0, counted over all epochs. Defaults to `0`.
 
         Returns:
-            `tf.data.Dataset`, to be read until `advance` or `close` is called.
+            `tf.data.Dataset`, to be read until `advance` or `close` is called. Features are as
+            `apart` gives them.
 
         Raises:
             ValueError: `step` is below 0.
@@ -184,29 +195,28 @@ class CachedFeatures:
         num_rows, held = self._source.room(present)
         stops: list[int] = []
         rests: list[Any] = []
-        stores: list[FeatureStore] = []
+        made: list[Any] = []
         # If a stage fails half-way, the store that was opened is closed, and the old one stays.
         with contextlib.ExitStack() as undo:
             for inputs, rest in self._source.chunks(present):
-                given = inputs
+                data = inputs = self._take(inputs) if present is None else together(inputs)
                 for stage in stages:
                     inputs = stage(inputs)
-                kept = [np.asarray(inputs)]
-                if self._needs_data and present is None:
-                    kept.append(np.asarray(given))
-                for rows in kept if not stops else ():
-                    beside = held + self.nbytes + sum(store.nbytes for store in stores)
-                    stores.append(
-                        open_store(self._cache, num_rows, rows.shape[1:], rows.dtype, beside)
-                    )
-                    undo.callback(stores[-1].close)
+                keeps_data = self._needs_data and present is None
+                kept = (apart(inputs), data if keeps_data else None)
+                for leaf in _leaves(kept) if not stops else ():
+                    beside = held + self.nbytes + sum(store.nbytes for store in made)
+                    shape, dtype = leaf.shape[1:], leaf.dtype
+                    made.append(open_store(self._cache, num_rows, shape, dtype, beside))
+                    undo.callback(made[-1].close)
                 start = stops[-1] if stops else 0
-                for store, rows in zip(stores, kept, strict=True):
-                    store.write(start, rows)
-                stops.append(start + len(kept[0]))
+                for store, leaf in zip(made, _leaves(kept), strict=True):
+                    store.write(start, np.asarray(leaf))
+                stops.append(start + _length(inputs))
                 rests.append(rest)
             undo.pop_all()
-        return _Kept(stores[0], stops, rests, *stores[1:])
+        features, data = tf.nest.pack_sequence_as(kept, [*made, *[None] * (not keeps_data)])
+        return _Kept(features, stops, rests, data)
 
 
 class _Examples:
@@ -224,7 +234,7 @@ class _Examples:
 
     def chunks(self, present: _Kept | None) -> Iterator[tuple[Any, None]]:
         """Give every example of every copy, in batches."""
-        stream = self._over(None if present is None else present.store)
+        stream = self._over(None if present is None else present.features)
         for copy in range(self._copies):
             for inputs in stream.examples(copy):
                 yield inputs, None
@@ -250,7 +260,7 @@ class _Passes:
     def room(self, present: _Kept | None) -> tuple[int, int]:
         """Give the rows of all copies, and the bytes that will be kept beside them."""
         if present is not None:
-            return len(present.store), 0
+            return len(present), 0
         if self._num_rows is None:
             rows = 0
             for inputs, rest in map(_split, self._raw_batches()):
@@ -263,7 +273,8 @@ class _Passes:
         """Give the batches of every pass, with what comes beside `x`."""
         if present is not None:
             for place, rest in enumerate(present.rests):
-                yield tf.convert_to_tensor(present.store[present.bounds(place)]), rest
+                rows = present.bounds(place)
+                yield _read(present.features, rows, tf.convert_to_tensor), rest
             return
         for _ in range(self._copies):
             rows = count = 0
@@ -290,7 +301,7 @@ class _Passes:
             place = int(self._order(epoch)[place])
             place += epoch % self._copies * self.steps_per_epoch
             rows = kept.bounds(place)
-            x = keras.tree.map_structure(lambda store: np.array(store[rows]), kept.served)
+            x = _read(kept.served, rows, np.array)
             return (x, *kept.rests[place])
 
         rest = _merged([_spec(one) for one in kept.rests])
@@ -386,6 +397,11 @@ def _split(batch: Any) -> tuple[Any, Any]:
     return inputs, keras.tree.map_structure(
         lambda one: None if one is None else np.asarray(one), as_tuples(tuple(rest))
     )
+
+
+def _read(stores: Any, rows: slice, make: Any) -> Any:
+    """Give rows of every store of a structure, made into arrays or tensors."""
+    return keras.tree.map_structure(lambda store: make(store[rows]), stores)
 
 
 def _leaves(structure: Any) -> list[Any]:

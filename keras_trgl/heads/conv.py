@@ -33,11 +33,14 @@ class ConvHead(Head):
             `weight_decay / 2` times its squared norm to the losses. Defaults to `0.0`.
         seed: int ≥ 0 or `None`. Seed of the kernels; `None` lets `GreedyModel` derive one, or
             draws one. Defaults to `None`.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes that of the stage
+            before, in a model, or Keras's. Defaults to `None`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
-        ValueError: `units` or `pool` is below 1; at build, features that are no
-            `(batch, height, width, channels)` or a pool that does not divide their sides.
+        ValueError: `units` or `pool` is below 1; another word for `data_format`; at build,
+            features that are no `(batch, height, width, channels)` or a pool that does not
+            divide their sides.
 
     Example:
         >>> import numpy as np
@@ -57,9 +60,10 @@ class ConvHead(Head):
         gain: float = 0.1,
         weight_decay: float = 0.0,
         seed: int | None = None,
+        data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(units, **kwargs)
+        super().__init__(units, data_format, **kwargs)
         if pool is not None:
             check_integer("pool", pool, 1)
         self.pool = pool
@@ -67,13 +71,16 @@ class ConvHead(Head):
         self.weight_decay = float(weight_decay)
         self.seed = seed
 
+    def _sides(self, input_shape: Shape) -> Shape:
+        return input_shape[2:] if self.channel_axis == 1 else input_shape[1:3]
+
     def _side_pool(self, input_shape: Shape) -> int:
         if len(input_shape) != 4 or None in input_shape[1:]:
             raise ValueError(
                 "`ConvHead` takes features (batch, height, width, channels) of known size. "
                 f"Received: {input_shape}. Use `LinearHead` for other features."
             )
-        sides = [int(side or 0) for side in input_shape[1:3]]
+        sides = [int(side or 0) for side in self._sides(input_shape)]
         if self.pool is None:
             # A side of 16 would leave a single position: the published runs pool 16 to 2 there.
             fitting = [p for p in POOLS if all(side % p == 0 for side in sides)]
@@ -104,8 +111,9 @@ class ConvHead(Head):
         decay = keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
         return [
             keras.layers.Conv2D(
-                input_shape[-1],
+                input_shape[self.channel_axis],
                 3,
+                data_format=self.data_format,
                 padding="same",
                 use_bias=False,
                 kernel_initializer=keras.initializers.Orthogonal(self.gain, seed=seeds[0]),
@@ -113,15 +121,16 @@ class ConvHead(Head):
                 dtype=dtype,
             ),
             keras.layers.ReLU(dtype=dtype),
-            keras.layers.AveragePooling2D(pool, dtype=dtype),
+            keras.layers.AveragePooling2D(pool, data_format=self.data_format, dtype=dtype),
             BatchNormalization(
+                axis=self.channel_axis,
                 momentum=0.9,
                 epsilon=1e-5,
                 gamma_regularizer=decay,
                 beta_regularizer=decay,
                 dtype=dtype,
             ),
-            keras.layers.Flatten(dtype=dtype),
+            keras.layers.Flatten(data_format=self.data_format, dtype=dtype),
             keras.layers.Dense(
                 self.units,
                 kernel_initializer=keras.initializers.Orthogonal(self.gain, seed=seeds[1]),

@@ -4,10 +4,12 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_integer
+from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.layers.chain import build_chain
 from keras_trgl.recording import Recorded
 from keras_trgl.types import Shape, Tensor
+
+FORMATS = ("channels_last", "channels_first")
 
 
 class Head(Recorded, keras.layers.Layer):
@@ -19,16 +21,21 @@ class Head(Recorded, keras.layers.Layer):
     Args:
         units: int > 0. Numbers in a prediction: classes, or 1 for a binary task or a
             regression.
+        data_format: `"channels_last"` or `"channels_first"`: where features have their channels.
+            `None` takes that of the stage before, in a model, or the one of
+            `keras.config.image_data_format()`. Defaults to `None`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
-        ValueError: `units` is below 1.
+        ValueError: `units` is below 1, or another word for `data_format`.
     """
 
-    def __init__(self, units: int, **kwargs: Any) -> None:
+    def __init__(self, units: int, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_integer("units", units, 1)
+        check_choice("data_format", data_format, (None, *FORMATS))
         self.units = int(units)
+        self.data_format = data_format
         self._row: list[keras.layers.Layer] = []
         # Masks are the inner layers' to use and to hand on.
         self.supports_masking = True
@@ -50,9 +57,15 @@ class Head(Recorded, keras.layers.Layer):
         """The head's layers, in order; empty before it is built."""
         return list(self._row)
 
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the features' channels: 1 or −1."""
+        return 1 if self.data_format == "channels_first" else -1
+
     def build(self, input_shape: Shape) -> None:
         """Make and build the layers for features of this shape, batch axis included."""
         shape = tuple(input_shape)
+        self.data_format = self.data_format or keras.config.image_data_format()
         self._row = self.make_layers(shape)
         # A layer that the head was given may come built, from a file for one.
         build_chain(self._row, shape)
@@ -80,4 +93,4 @@ class Head(Recorded, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""
-        return {**super().get_config(), "units": self.units}
+        return {**super().get_config(), "units": self.units, "data_format": self.data_format}

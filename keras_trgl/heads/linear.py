@@ -17,10 +17,12 @@ class LinearHead(Head):
         units: int > 0. Numbers in a prediction: classes, or 1.
         kernel_initializer: `keras.initializers.Initializer` of the dense kernel, or its name.
             Defaults to `"glorot_uniform"`.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes that of the stage
+            before, in a model, or Keras's. Defaults to `None`.
         **kwargs: `name` and the like, as for any Keras layer.
 
     Raises:
-        ValueError: `units` is below 1.
+        ValueError: `units` is below 1, or another word for `data_format`.
 
     Example:
         >>> import numpy as np
@@ -34,9 +36,13 @@ class LinearHead(Head):
     """
 
     def __init__(
-        self, units: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
+        self,
+        units: int,
+        kernel_initializer: Any = "glorot_uniform",
+        data_format: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(units, **kwargs)
+        super().__init__(units, data_format, **kwargs)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
@@ -62,7 +68,10 @@ class LinearHead(Head):
                 "`LinearHead` takes features (batch, …, channels) of rank 2 to 5. "
                 f"Received: {input_shape}."
             )
-        pool = [pools[len(input_shape)](dtype=dtype)] if len(input_shape) > 2 else []
+        # A sequence has its steps before its channels, whatever the format of images.
+        options = {"data_format": self.data_format} if len(input_shape) > 3 else {}
+        rank = len(input_shape)
+        pool = [pools[rank](dtype=dtype, **options)] if rank > 2 else []
         dense = keras.layers.Dense(
             self.units, kernel_initializer=self.kernel_initializer, dtype=dtype
         )

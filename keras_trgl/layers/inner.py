@@ -67,6 +67,30 @@ def seed_generators(layer: Any) -> list[Any]:
     return list({id(part): part for _, _, part in slots(layer) if isinstance(part, kind)}.values())
 
 
+def data_format_of(layers: Any) -> str | None:
+    """Give where images have their channels: what the last layer that tells, tells.
+
+    Args:
+        layers: list of layers in a row.
+
+    Returns:
+        `"channels_first"` or `"channels_last"`, or `None` where no layer tells.
+    """
+    told = [getattr(one, "data_format", None) for row in layers for one in (*inner_layers(row), row)]
+    return next((one for one in reversed(told) if isinstance(one, str)), None)
+
+
+def follow_format(head: Any, blocks: Any) -> None:
+    """Let a head that leaves its `data_format` open take that of the blocks before it.
+
+    Args:
+        head: layer.
+        blocks: list of layers in a row.
+    """
+    if getattr(head, "data_format", "") is None:
+        head.data_format = data_format_of(blocks)
+
+
 def config_of(part: Any) -> dict[str, Any] | None:
     """Give a part's configuration, or `None` where it has none: a user's object needs none."""
     with contextlib.suppress(Exception), warnings.catch_warnings():

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_trgl.layers.inner import inner_layers
+from keras_trgl.layers.inner import data_format_of, inner_layers
 from keras_trgl.types import Shape, Tensor
 
 KEEPING = (
@@ -152,13 +152,32 @@ class Door:
         return keras.ops.zeros(sides, kind)
 
     def build_shape(self, shape: Any) -> Shape:
-        """Give the shape that a network is built for, from that of the data in any form."""
+        """Give the shape that a network is built for, from that of the data in any form.
+
+        Raises:
+            ValueError: images without channels.
+        """
         if isinstance(shape, dict):
             shape = next(iter(shape.values()))
         if shape and isinstance(shape[0], (list, tuple)):
             shape = shape[0]
         shape = (None, *tuple(shape)[1:])
+        rank = self._convolved()
+        if rank is not None and len(shape) == rank + 1:
+            raise ValueError(
+                f"Data must have {rank} axes between batch and channels, and channels. Received: "
+                f"{shape}. Give images their channels: `x[..., None]`."
+            )
         return (None, 1) if len(shape) == 1 and not self.keeps else shape
+
+    def _convolved(self) -> int | None:
+        """Give over how many axes the very first layer convolves, if it does."""
+        for block in self._blocks[:1]:
+            for layer in (block, *inner_layers(block)):
+                if not inner_layers(layer) and not isinstance(layer, PASSED[:2]):
+                    rank = getattr(layer, "rank", None)
+                    return rank if isinstance(rank, int) else None
+        return None
 
     def take(self, x: Any, shape: Shape | None) -> Tensor:
         """Give the data as the first block takes them.
@@ -210,10 +229,13 @@ class Door:
             for axis, (side, built) in enumerate(zip(given, shape, strict=True))
             if axis and None not in (side, built) and side != built
         ]
-        if len(shape) - 1 in differs and (len(shape) > 3 or not self.keeps):
+        first = len(shape) > 3 and data_format_of(self._blocks[:1]) == "channels_first"
+        channels = 1 if first else len(shape) - 1
+        if channels in differs and (len(shape) > 3 or not self.keeps):
             raise ValueError(
-                f"Data must have as many channels as the network was built for, {shape[-1]}. "
-                f"Received: {given}. Give `channels` their last axis, or build another model."
+                "Data must have as many channels as the network was built for, "
+                f"{shape[channels]}. Received: {given}. Give channels axis {channels}, or build "
+                "another model."
             )
         if differs and len(shape) > 3 and "size" not in self._told:
             self._told.add("size")

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.inner import follow_format
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.door import Door
@@ -174,6 +175,7 @@ class StagedNetwork:
 
         Seeds come from the index of the block before them, so that they do not depend on K.
         """
+        follow_format(part.given_head, part.stage.blocks)
         part.head = method_head(self.method, place, part.given_head)
         try:
             build_seeded(part.head, place.feature_shape, self.seed, HEAD, block)

@@ -14,7 +14,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.devices import current_device
 from keras_trgl.layers.chain import build_layer, output_shape
 from keras_trgl.layers.copying import copy_layer
-from keras_trgl.layers.inner import config_of
+from keras_trgl.layers.inner import config_of, follow_format
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
@@ -131,6 +131,9 @@ def profile(
         check_integer("batch", batch, 1, "Give a number of examples, or an array of data.")
         size = int(batch)
         shape = (size, *data_shape(blocks[0], input_shape))
+    if head is not None and not head.built:
+        head = copy_layer(head)
+        follow_format(head, blocks)
     kinds: dict[str, tuple[Any, Shape, bool]] = {}
     block_kinds, head_kinds, block_bytes, head_bytes = [], [], [], []
     per_example = stage_bytes(blocks, head, (None, *shape[1:]))

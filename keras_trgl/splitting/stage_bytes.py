@@ -8,6 +8,7 @@ import keras
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.chain import build_layer
 from keras_trgl.layers.copying import copy_layer
+from keras_trgl.layers.inner import follow_format
 from keras_trgl.splitting.activation_bytes import Counter, Held, bytes_of
 from keras_trgl.types import Shape, StagePlace
 
@@ -57,7 +58,7 @@ def stage_bytes(
         alone.append(counter.bytes - (size if held.counted and not before else 0))
         largest.append(counter.largest)
         place = _place(blocks, end, head, shape, output.shape, num_stages)
-        heads.append(_beside_bytes(method, place, head, output))
+        heads.append(_beside_bytes(method, place, head, output, blocks[:end]))
         held = output
 
     def cost(start: int, end: int) -> int:
@@ -100,11 +101,14 @@ def _place(
     )
 
 
-def _beside_bytes(method: Any, place: StagePlace, head: Any, features: Held) -> int:
+def _beside_bytes(
+    method: Any, place: StagePlace, head: Any, features: Held, before: Sequence[Any]
+) -> int:
     """Give the bytes that a stage's head and its method's nets keep."""
     beside: list[tuple[Any, Shape]] = []
     if head is not None:
         own = head if head.built else copy_layer(head)
+        follow_format(own, before)
         own = own if method is None else method.stage_head(place, own)
         beside.append((own, place.feature_shape))
     for entry in () if method is None else method.stage_layers(place).values():

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_trgl.network.passing import apart
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
@@ -101,7 +102,7 @@ class BufferedStep(StoredStep):
         buffer, step = self.buffers[k - 1], self.steps[k]
 
         def take() -> Any:
-            batch, staleness = buffer.read()
+            batch, staleness = self.read(k)
             self.note_staleness(k, staleness)
             self._train(k, batch)
             return tf.constant(0)
@@ -114,7 +115,7 @@ class BufferedStep(StoredStep):
         if k + 1 == len(self.steps):
             self.steps[k].train(batch, hands_on=False)
             return
-        buffer, left = self.buffers[k], (self.steps[k].train(batch), *batch[1:])
+        buffer, left = self.buffers[k], (apart(self.steps[k].train(batch)), *batch[1:])
         with self.steps[k + 1].on_device():
             buffer.write(left, True if self.capacity == 1 else buffer.is_complete(left))
 

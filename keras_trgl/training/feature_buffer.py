@@ -23,13 +23,14 @@ class FeatureBuffer:
         max_reuse: int ≥ 1 or `None`. How often a batch may be read. Defaults to `None`.
 
     Attributes:
+        spec: as given.
         steps: int64 variable. Steps that the writing stage has made.
     """
 
     def __init__(self, capacity: int, spec: Any, max_reuse: int | None = None) -> None:
         self.capacity = capacity
         self.max_reuse = max_reuse
-        self._spec = spec
+        self.spec = spec
         self._leaves = [one for one in tf.nest.flatten(spec) if one is not None]
         self._slots = [
             tf.Variable(
@@ -52,11 +53,6 @@ class FeatureBuffer:
         self._made_at = counter([capacity])
 
     @property
-    def features_spec(self) -> Any:
-        """`tf.TensorSpec` of a batch's features."""
-        return self._leaves[0]
-
-    @property
     def variables(self) -> list[tf.Variable]:
         """All that the store holds."""
         counters = [self.steps, self._size, self._writes]
@@ -64,7 +60,7 @@ class FeatureBuffer:
 
     def fits(self, spec: Any) -> bool:
         """Tell whether batches of this structure, shapes and types can be kept here."""
-        return repr(spec) == repr(self._spec)
+        return repr(spec) == repr(self.spec)
 
     def clear(self) -> None:
         """Forget every batch, and how many examples one has."""
@@ -99,7 +95,7 @@ class FeatureBuffer:
             leaves = iter([tf.gather(slot, place) for slot in self._slots])
         one = tf.ones([1], tf.int64)
         self._uses.scatter_add(tf.IndexedSlices(one, place[None]))
-        batch = tf.nest.map_structure(lambda s: None if s is None else next(leaves), self._spec)
+        batch = tf.nest.map_structure(lambda s: None if s is None else next(leaves), self.spec)
         return batch, staleness
 
     def write(self, batch: Any, keep: Any = True) -> Any:

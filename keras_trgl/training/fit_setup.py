@@ -184,6 +184,7 @@ class FitSetup:
             self._regime.cache,
             model.distribute_strategy,
             self._trainer.steps.needs_data,
+            self._trainer.take,
         )
         return TrainingRun(
             self._timetable,

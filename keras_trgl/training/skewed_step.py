@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_trgl.network.passing import apart
 from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stored_step import StoredStep
 
@@ -70,17 +71,17 @@ class SkewedStep(StoredStep):
         for k, buffer in enumerate(self.buffers, start=1):
             with self.steps[k].on_device():
                 ready = buffer.readable()
-                taken[k] = (ready, *buffer.read())
+                taken[k] = (ready, *self.read(k))
         put: list[tuple[int, Any, Batch]] = []
         done: dict[str | None, Any] = {}
         for k in reversed(range(1, len(self.steps))):
             ready, (inputs, *rest), staleness = taken[k]
-            features = self._train_if(k, ready, (inputs, *rest), staleness, done)
-            put.append((k, ready, (features, *rest)))
+            sides = self._train_if(k, ready, (inputs, *rest), staleness, done)
+            put.append((k, ready, (sides, *rest)))
         if batch is not None:
             with tf.control_dependencies(self._before(0, done)):
                 features = self.steps[0].train(batch, hands_on=len(self.steps) > 1)
-            put.append((0, None, (features, *batch[1:])))
+            put.append((0, None, (apart(features), *batch[1:])))
         for k, ready, left in put:
             self._put_down(k, ready, left)
 
@@ -92,24 +93,29 @@ class SkewedStep(StoredStep):
     def _train_if(
         self, k: int, ready: Any, batch: Batch, staleness: Any, done: dict[str | None, Any]
     ) -> Any:
-        """Let stage k train on a batch if there is one, and give its features, or none of them."""
+        """Let stage k train on a batch if there is one, and give its features, or none of them.
+
+        Returns:
+            What `apart` gives of the features; of the last stage a number that says nothing.
+        """
         step, is_last = self.steps[k], k + 1 == len(self.steps)
 
         def train() -> Any:
             self.note_staleness(k, staleness)
             features = step.train(batch, hands_on=not is_last)
-            return tf.constant(0) if is_last else features
+            return tf.constant(0) if is_last else apart(features)
 
         def sit_out() -> Any:
             if is_last:
                 return tf.constant(0)
-            spec = self.buffers[k].features_spec
-            return tf.zeros([0, *spec.shape[1:]], spec.dtype)
+            return tf.nest.map_structure(
+                lambda one: tf.zeros([0, *one.shape[1:]], one.dtype), self.buffers[k].spec[0]
+            )
 
         with step.on_device(), tf.control_dependencies(self._before(k, done)):
-            features = tf.cond(ready, train, sit_out)
-        done[step.device] = features
-        return features
+            left = tf.cond(ready, train, sit_out)
+        done[step.device] = tf.nest.flatten(left)[0]
+        return left
 
     def _put_down(self, k: int, ready: Any, left: Batch) -> None:
         """Leave features and labels to the stage after stage k, if stage k trained."""

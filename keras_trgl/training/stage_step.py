@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod
-from keras_trgl.network.masks import mask_of, with_mask
+from keras_trgl.network.passing import apart, cut, together
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.optimizers import settle_average
@@ -174,14 +174,15 @@ class StageStep:
         with self.on_device():
             if self._runs_inline:
                 features, gradients, self.prediction = self._update(batch, speaks=not hands_on)
+                features, masks = apart(features)
                 with tf.control_dependencies([g for g in gradients if g is not None]):
-                    return with_mask(tf.stop_gradient(tf.identity(features)), mask_of(features))
-            mask = mask_of(batch[0])
+                    features = keras.tree.map_structure(tf.identity, features)
+                return cut(together((features, masks)))
+            inputs, *rest = batch
             if not hands_on:
-                self.prediction = self._train_last(mask, *batch)
+                self.prediction = self._train_last(apart(inputs), *rest)
                 return None
-            features, mask = self._train(mask, *batch)
-            return with_mask(tf.stop_gradient(features), mask)
+            return cut(together(self._train(apart(inputs), *rest)))
 
     @property
     def _runs_inline(self) -> bool:
@@ -197,16 +198,14 @@ class StageStep:
         """Forget the traced functions, as after a change of what they hold."""
 
         # Two functions: as an output, features nobody takes would live through the backward pass.
-        def train(mask: Any, x: Any, *rest: Any) -> tuple[Any, Any]:
-            features = self._update((with_mask(x, mask), *rest), speaks=False)[0]
-            return features, mask_of(features)
+        def train(sides: Any, *rest: Any) -> Any:
+            return apart(self._update((together(sides), *rest), speaks=False)[0])
 
-        def train_last(mask: Any, x: Any, *rest: Any) -> Any:
-            return self._update((with_mask(x, mask), *rest), speaks=True)[2]
+        def train_last(sides: Any, *rest: Any) -> Any:
+            return self._update((together(sides), *rest), speaks=True)[2]
 
-        def pass_on(mask: Any, x: Any, training: bool) -> tuple[Any, Any]:
-            features = self._features(with_mask(x, mask), training)
-            return features, mask_of(features)
+        def pass_on(sides: Any, training: bool) -> Any:
+            return apart(self._features(together(sides), training))
 
         self._train, self._train_last = SharedFunction(train), SharedFunction(train_last)
         self._pass_on = {
@@ -214,6 +213,22 @@ class StageStep:
             for training in (False, True)
         }
         self.prediction = None
+
+    def crossing(self, sides: Any) -> Any:
+        """Give the specs of what this stage hands on, found by a trace.
+
+        Args:
+            sides: structure of `tf.TensorSpec`, as `apart` gives what the stage gets.
+        """
+        sides = tf.nest.map_structure(
+            lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), sides
+        )
+        traced = tf.function(
+            lambda sides: apart(self._features(together(sides), training=True)), autograph=False
+        ).get_concrete_function(sides)
+        return tf.nest.map_structure(
+            lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), traced.structured_outputs
+        )
 
     def _features(self, x: Tensor, training: bool) -> Tensor:
         # A function's own graph does not know the device that it is called on.
@@ -331,10 +346,8 @@ class StageStep:
         """
         with self.on_device():
             if self._has_replicas:
-                features = self._features(features, training)
-                return with_mask(tf.stop_gradient(features), mask_of(features))
-            features, mask = self._pass_on[training](mask_of(features), features)
-            return with_mask(tf.stop_gradient(features), mask)
+                return cut(self._features(features, training))
+            return cut(together(self._pass_on[training](apart(features))))
 
     def evaluate(self, batch: Batch, speaks: bool = False) -> Tensor:
         """Update the metrics on one batch in inference mode, and give the features.

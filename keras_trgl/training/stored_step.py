@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.layers.inner import inner_layers
+from keras_trgl.network.passing import apart, makes_masks, together
 from keras_trgl.training.feature_buffer import FeatureBuffer
 from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
@@ -64,11 +66,7 @@ class StoredStep:
             bool: whether they are new.
         """
         x, y, sample_weight, data = spec
-        shape, specs = (None, *tf.nest.flatten(x)[0].shape[1:]), []
-        for step in self.steps[:-1]:
-            shape = tuple(step.stage.compute_output_shape(shape))
-            features = tf.TensorSpec([None, *shape[1:]], step.stage.blocks[-1].compute_dtype)
-            specs.append((features, y, sample_weight, data))
+        specs = [(sides, y, sample_weight, data) for sides in self._crossing(x)]
         if len(self.buffers) == len(specs) and all(
             buffer.fits(one) for buffer, one in zip(self.buffers, specs, strict=True)
         ):
@@ -78,6 +76,24 @@ class StoredStep:
             with reader.on_device():
                 self.buffers.append(FeatureBuffer(self.capacity, one, self.reuse_limit))
         return True
+
+    def _crossing(self, x: Any) -> list[Any]:
+        """Give specs of what crosses each cut, as `apart` gives it.
+
+        Args:
+            x: structure of `tf.TensorSpec`, a batch of data.
+        """
+        layers = [layer for step in self.steps for layer in inner_layers(step.stage)]
+        sides: Any = (tf.nest.flatten(x)[0], {})
+        specs = []
+        for step in self.steps[:-1]:
+            shape = (None, *sides[0].shape[1:])
+            shape = tuple(step.stage.compute_output_shape(shape))
+            features = tf.TensorSpec([None, *shape[1:]], step.stage.blocks[-1].compute_dtype)
+            # Masks only show when the layers run.
+            sides = step.crossing(sides) if makes_masks(layers) else (features, {})
+            specs.append(sides)
+        return specs
 
     def clear(self) -> None:
         """Forget what is stored."""
@@ -98,6 +114,11 @@ class StoredStep:
 
     def retrace(self) -> None:
         """Forget traced functions, as after a change of what the steps hold."""
+
+    def read(self, k: int) -> tuple[Batch, Any]:
+        """Take a batch for stage k, counted from 0, and tell its staleness."""
+        (sides, *rest), staleness = self.buffers[k - 1].read()
+        return (together(sides), *rest), staleness
 
     def note_staleness(self, k: int, staleness: Any) -> None:
         """Log how old the features are that stage k, counted from 0, took."""

@@ -16,6 +16,7 @@ from keras_trgl.feeding.training_data import (
     check_labels,
     check_ready,
 )
+from keras_trgl.network.passing import together
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.regime import Regime
@@ -133,9 +134,10 @@ class Trainer:
         (x, y, sample_weight), needs_data = self._unpack(data), self.steps.needs_data
         (plan, level), told = self.key, dict[str, Any]()
         if level == 0:
-            features = given = self._data(x)
+            features = given = self.take(x)
         else:
-            features, given = x if needs_data else (x, x)
+            sides, given = x if needs_data else (x, x)
+            features = together(sides)
         rest = (y, sample_weight, given if needs_data else None)
         if self.stored is not None:
             self.stored((features, *rest))
@@ -153,7 +155,7 @@ class Trainer:
     def evaluate_on(self, data: Any) -> dict[str, Any]:
         """Evaluate every depth on one batch, and give the logs."""
         x, y, sample_weight = self._unpack(data)
-        x = self._data(x)
+        x = self.take(x)
         rest = (y, sample_weight, x if self.steps.needs_data else None)
         features, told = x, dict[str, Any]()
         with self.evaluating():
@@ -265,7 +267,8 @@ class Trainer:
         if model.built and model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build([])
 
-    def _data(self, x: Any) -> Any:
+    def take(self, x: Any) -> Any:
+        """Give the data of a batch as the first stage takes them."""
         return self.network.door.take(x, self.network.input_shape)
 
     @property

@@ -25,6 +25,7 @@ class Feed:
         strategy: the model's `tf.distribute.Strategy`.
         needs_data: bool. Whether cached features come as a pair with the network's data. Defaults
             to `False`.
+        take: function that gives `x` of the data as the first stage takes it, or `None`.
     """
 
     def __init__(
@@ -34,13 +35,14 @@ class Feed:
         cache: Any,
         strategy: Any,
         needs_data: bool = False,
+        take: Callable[[Any], Any] | None = None,
     ) -> None:
         self._data = data
         self._strategy = strategy
         self._cached = None
         if cache is not None:
             self._cached = CachedFeatures(
-                data.source, cache, data.seed, data.is_shuffled, needs_data
+                data.source, cache, data.seed, data.is_shuffled, needs_data, take
             )
         steps = data.steps_per_epoch
         self._runs_over = steps is not None and steps % steps_per_execution > 0

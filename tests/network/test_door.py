@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
+from keras_trgl.export import Inputs, choose_exit, export_serving
 from keras_trgl.heads import LinearHead
 from keras_trgl.network.door import input_type
+from keras_trgl.regimes import Sequential
+from keras_trgl.regimes.feature_cache import FeatureCache
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
@@ -108,6 +111,56 @@ def test_every_call_takes_a_form_and_gives_the_same_numbers(name):
     keras.utils.set_random_seed(0)
     again = make().fit(pipeline, verbose=0).history
     np.testing.assert_allclose(again["loss"], trained["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_exports_take_what_the_model_takes(name, tmp_path):
+    make, x = FORMS[name]
+    model = make()
+    model.fit(x, Y, batch_size=24, verbose=0)
+    full, rows = model.predict(x, verbose=0), the_array(x)
+    report = export_serving(model, tmp_path / "net")
+    served = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+    spec = served.structured_input_signature[1]["inputs"]
+    if rows.ndim < spec.shape.rank:
+        rows = rows[..., None]
+    np.testing.assert_allclose(served(inputs=tf.cast(rows, spec.dtype))["logits"], full, atol=1e-5)
+    choice = choose_exit(model, (x, Y), max_drop=1.0, repeats=1)
+    assert choice.accuracy[-1] == np.mean(full.argmax(-1) == Y)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_cached_features_come_through_the_same_door(name):
+    make, x = FORMS[name]
+    losses = []
+    for cache in (None, FeatureCache(copies=1)):
+        keras.utils.set_random_seed(0)
+        model = make()
+        if model.num_stages < 2:
+            return
+        trained = GreedyModel(
+            [keras.models.clone_model(model).stages[k].blocks for k in range(2)],
+            [LinearHead(3), LinearHead(3)],
+            "vangl",
+            Sequential(epochs=1, cache=cache),
+            seed=0,
+        )
+        trained.compile(keras.optimizers.SGD(0.1), LOSS)
+        losses.append(trained.fit(x, Y, epochs=2, batch_size=24, verbose=0).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_text_is_served_as_text(tmp_path):
+    texts = np.array([["a b"], ["c"], ["d a"], ["b b"]] * 6)
+    reads = L.TextVectorization(vocabulary=["a", "b", "c"], output_sequence_length=3)
+    model = of(reads, L.Embedding(6, 4, mask_zero=True), L.GlobalAveragePooling1D())
+    model.fit(texts, Y, verbose=0)
+    report = export_serving(model, tmp_path / "net")
+    served = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+    got = served(inputs=tf.constant(texts))["logits"]
+    np.testing.assert_allclose(got, model.predict(tf.constant(texts), verbose=0), atol=1e-5)
+    with pytest.raises(ValueError, match=r"takes string\. Received: float32"):
+        export_serving(model, tmp_path / "other", inputs=Inputs("float32"))
 
 
 @pytest.mark.parametrize("source", ["arrays", "pipeline"])
@@ -247,9 +300,11 @@ def test_what_cannot_be_learned_gets_one_sentence(name):
     assert len(str(told.value).splitlines()) <= 5
 
 
-def test_images_without_channels_get_one_sentence():
+@pytest.mark.parametrize("built", [True, False])
+def test_images_without_channels_get_one_sentence(built):
     model = images()
-    model.build((None, 8, 8, 1))
+    if built:
+        model.build((None, 8, 8, 1))
     for call in (lambda x: model.fit(x, Y, verbose=0), lambda x: model.predict(x, verbose=0)):
         with pytest.raises(ValueError, match=r"Give images their channels: `x\[..., None\]`"):
             call(PIXELS[..., 0].astype("float32"))

@@ -1,0 +1,61 @@
+"""What crosses a cut: tensors, each with its mask, and no gradient.
+
+Masks are attributes of tensors to Keras, and an attribute does not pass through a traced function,
+a store or a file. Here they become tensors beside the others, and attributes again. Keras has no
+public name for the attribute (3.15): it stands in this file alone.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def mask_of(x: Any) -> Any:
+    """Give the mask that goes with a tensor, `(batch, time)` of bool, or `None`."""
+    return getattr(x, "_keras_mask", None)
+
+
+def with_mask(x: Any, mask: Any) -> Any:
+    """Give a tensor with a mask, or as it is where there is none."""
+    if mask is not None:
+        x._keras_mask = mask
+    return x
+
+
+def apart(x: Any) -> tuple[Any, dict[str, Any]]:
+    """Give tensors and masks side by side, as stores and traced functions take them.
+
+    Args:
+        x: tensor, or structure of them.
+
+    Returns:
+        The same, and a dict of masks by the places, from "0", of the tensors that have one.
+    """
+    leaves = keras.tree.flatten(x)
+    masks = {str(place): mask_of(leaf) for place, leaf in enumerate(leaves)}
+    return x, {place: mask for place, mask in masks.items() if mask is not None}
+
+
+def together(sides: tuple[Any, dict[str, Any]]) -> Any:
+    """Give the tensors that `apart` gave, with their masks."""
+    x, masks = sides
+    leaves = [
+        with_mask(leaf, masks.get(str(place))) for place, leaf in enumerate(keras.tree.flatten(x))
+    ]
+    return keras.tree.pack_sequence_as(x, leaves)
+
+
+def cut(x: Any) -> Any:
+    """Give the tensors without a gradient, and with their masks."""
+    return keras.tree.map_structure(lambda one: with_mask(tf.stop_gradient(one), mask_of(one)), x)
+
+
+def makes_masks(layers: Any) -> bool:
+    """Tell whether one of these layers may give its output a mask of its own.
+
+    Args:
+        layers: list of layers, those inside them among them.
+    """
+    plain = keras.layers.Layer.compute_mask
+    return any(type(layer).compute_mask is not plain for layer in layers)
