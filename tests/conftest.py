@@ -28,6 +28,25 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let `make test` run some rows of a long table, and `make test-all` every one.
+
+    `@pytest.mark.sampled(n)` keeps n rows of each function, first, last and evenly between.
+    """
+    tables = {}
+    for item in items:
+        if item.get_closest_marker("sampled") is not None:
+            tables.setdefault((item.path, item.cls, item.originalname), []).append(item)
+    for rows in tables.values():
+        count = rows[0].get_closest_marker("sampled").args[0]
+        last = len(rows) - 1
+        kept = {round(i * last / max(count - 1, 1)) for i in range(count)} if count > 1 else {0}
+        for place, row in enumerate(rows):
+            if place not in kept:
+                row.add_marker("long")
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """Seed everything, and put precision back after the test."""

@@ -31,7 +31,7 @@ SHARED = {
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
         *{"options", "report", "optional_packages", "exported_parts", "publish"},
-        *{"model_config", "signatures", "verify", "warmup"},
+        *{"model_config", "intake", "signatures", "verify", "warmup"},
     },
 }
 """Files of a folder that its other files may import; a cycle among them fails another test."""
@@ -42,7 +42,7 @@ WINGS = {"network", "feeding", "keeping", "training"}
 GATHERERS = {"methods/by_name", "regimes/by_name", "callbacks/known_callbacks"}
 """Files that name all members of their folder."""
 
-ACROSS_OF_ONE_RANK = {("energy", "types")}
+ACROSS_OF_ONE_RANK = {("energy", "types"), ("feeding", "network")}
 
 TENSORFLOW = {
     "layers/batch_normalization",
@@ -50,6 +50,7 @@ TENSORFLOW = {
     "devices",
     "network/placement",
     "greedy_model",
+    "feeding/batch_forms",
     "feeding/cached_features",
     "feeding/data_identity",
     "feeding/feature_store",

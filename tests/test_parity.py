@@ -45,6 +45,7 @@ def test_the_network_in_numpy_matches_the_published_code():
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "settings",
     [

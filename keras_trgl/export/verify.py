@@ -123,7 +123,8 @@ class LiveModel:
             raise ExportMismatchError(f"`{name}` must give {wanted.shape}. Received: {got.shape}.")
         # Both may be no numbers, as the mean of a row that a mask hides whole.
         found = np.where(np.isnan(got) & np.isnan(wanted), 0.0, np.abs(got - wanted))
-        if not np.all(found <= self.tolerance * max(1.0, float(np.nanmax(np.abs(wanted), initial=0.0)))):
+        size = float(np.nan_to_num(np.abs(wanted)).max(initial=0.0))
+        if not np.all(found <= self.tolerance * max(1.0, size)):
             raise ExportMismatchError(
                 f"`{name}` must give what the live model gives, within {self.tolerance:g}. "
                 f"Received: a difference of {np.nanmax(found):.3g}. Is `preprocess` random, or "

@@ -11,12 +11,21 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.datasets.batch_stream import (
-    ENDLESS,
     BatchStream,
     as_tuples,
     copied_ahead,
     pass_order,
     untuned,
+)
+from keras_trgl.feeding.batch_forms import (
+    bytes_of,
+    leaves_of,
+    length,
+    merged,
+    rows_of,
+    served_batches,
+    spec_of,
+    split,
 )
 from keras_trgl.feeding.feature_store import open_store
 from keras_trgl.network.passing import apart, together
@@ -43,7 +52,7 @@ class _Kept:
 
     @property
     def _stores(self) -> list[Any]:
-        return _leaves((self.features, self.data))
+        return leaves_of((self.features, self.data))
 
     def __len__(self) -> int:
         return len(self._stores[0])
@@ -51,7 +60,7 @@ class _Kept:
     @property
     def nbytes(self) -> int:
         """Bytes of features, targets and weights."""
-        return sum(store.nbytes for store in self._stores) + sum(map(_bytes, self.rests))
+        return sum(store.nbytes for store in self._stores) + sum(map(bytes_of, self.rests))
 
     @property
     def served(self) -> Any:
@@ -204,15 +213,15 @@ class CachedFeatures:
                     inputs = stage(inputs)
                 keeps_data = self._needs_data and present is None
                 kept = (apart(inputs), data if keeps_data else None)
-                for leaf in _leaves(kept) if not stops else ():
+                for leaf in leaves_of(kept) if not stops else ():
                     beside = held + self.nbytes + sum(store.nbytes for store in made)
                     shape, dtype = leaf.shape[1:], leaf.dtype
                     made.append(open_store(self._cache, num_rows, shape, dtype, beside))
                     undo.callback(made[-1].close)
                 start = stops[-1] if stops else 0
-                for store, leaf in zip(made, _leaves(kept), strict=True):
+                for store, leaf in zip(made, leaves_of(kept), strict=True):
                     store.write(start, np.asarray(leaf))
-                stops.append(start + _length(inputs))
+                stops.append(start + length(inputs))
                 rests.append(rest)
             undo.pop_all()
         features, data = tf.nest.pack_sequence_as(kept, [*made, *[None] * (not keeps_data)])
@@ -263,9 +272,9 @@ class _Passes:
             return len(present), 0
         if self._num_rows is None:
             rows = 0
-            for inputs, rest in map(_split, self._raw_batches()):
-                rows += _length(inputs)
-                self._rest_bytes += _bytes(rest)
+            for inputs, rest in map(split, self._raw_batches()):
+                rows += length(inputs)
+                self._rest_bytes += bytes_of(rest)
             self._num_rows = rows
         return self._copies * self._num_rows, self._copies * self._rest_bytes
 
@@ -273,13 +282,13 @@ class _Passes:
         """Give the batches of every pass, with what comes beside `x`."""
         if present is not None:
             for place, rest in enumerate(present.rests):
-                rows = present.bounds(place)
-                yield _read(present.features, rows, tf.convert_to_tensor), rest
+                kept = present.bounds(place)
+                yield rows_of(present.features, kept, tf.convert_to_tensor), rest
             return
         for _ in range(self._copies):
             rows = count = 0
-            for inputs, rest in map(_split, self._raw_pass()):
-                rows, count = rows + _length(inputs), count + 1
+            for inputs, rest in map(split, self._raw_pass()):
+                rows, count = rows + length(inputs), count + 1
                 if rows > (self._num_rows or 0):
                     break
                 yield keras.tree.map_structure(tf.convert_to_tensor, inputs), rest
@@ -301,16 +310,16 @@ class _Passes:
             place = int(self._order(epoch)[place])
             place += epoch % self._copies * self.steps_per_epoch
             rows = kept.bounds(place)
-            x = _read(kept.served, rows, np.array)
+            x = rows_of(kept.served, rows, np.array)
             return (x, *kept.rests[place])
 
-        rest = _merged([_spec(one) for one in kept.rests])
+        rest = merged([spec_of(one) for one in kept.rests])
         x = keras.tree.map_structure(
             lambda store: tf.TensorSpec([None, *store.shape[1:]], tf.as_dtype(store.dtype)),
             kept.served,
         )
         spec = (x, *rest)
-        return copied_ahead(_served(read, spec, step))
+        return copied_ahead(served_batches(read, spec, step))
 
     def _order(self, epoch: int) -> Any:
         del epoch
@@ -351,15 +360,15 @@ class _PyPasses(_Passes):
             epoch, place = divmod(step, self.steps_per_epoch)
             if place == 0:
                 self._source.on_epoch_begin()
-            inputs, rest = _split(self._source[int(self._order(epoch)[place])])
+            inputs, rest = split(self._source[int(self._order(epoch)[place])])
             if place == self.steps_per_epoch - 1:
                 self._source.on_epoch_end()
             return (as_tuples(inputs), *rest)
 
-        inputs, rest = _split(self._source[0])
-        spec = (_spec(as_tuples(inputs)), *_spec(rest))
+        inputs, rest = split(self._source[0])
+        spec = (spec_of(as_tuples(inputs)), *spec_of(rest))
         # Python reads the next batches while one trains.
-        return untuned(_served(read, spec, step).prefetch(2))
+        return untuned(served_batches(read, spec, step).prefetch(2))
 
 
 def _copies(cache: FeatureCache, what: str) -> int:
@@ -389,74 +398,3 @@ def _num_batches(source: Any) -> int:
             "or use cache=None."
         )
     return int(count)
-
-
-def _split(batch: Any) -> tuple[Any, Any]:
-    """Give `x`, and what comes beside it in NumPy arrays."""
-    inputs, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
-    return inputs, keras.tree.map_structure(
-        lambda one: None if one is None else np.asarray(one), as_tuples(tuple(rest))
-    )
-
-
-def _read(stores: Any, rows: slice, make: Any) -> Any:
-    """Give rows of every store of a structure, made into arrays or tensors."""
-    return keras.tree.map_structure(lambda store: make(store[rows]), stores)
-
-
-def _leaves(structure: Any) -> list[Any]:
-    return [leaf for leaf in tf.nest.flatten(structure) if leaf is not None]
-
-
-def _length(inputs: Any) -> int:
-    return int(_leaves(inputs)[0].shape[0])
-
-
-def _bytes(rest: Any) -> int:
-    return sum(int(leaf.nbytes) for leaf in _leaves(rest))
-
-
-def _spec(structure: Any) -> Any:
-    """Give shapes, without the batch axis, and types of a batch."""
-
-    def spec(leaf: Any) -> Any:
-        if leaf is None:
-            return None
-        leaf = np.asarray(leaf)
-        return tf.TensorSpec([None, *leaf.shape[1:]] if leaf.ndim else [], leaf.dtype)
-
-    return tf.nest.map_structure(spec, structure)
-
-
-def _merged(specs: list[Any]) -> Any:
-    """Give the spec that all batches fit, where they differ along other axes too."""
-    return tf.nest.map_structure(
-        lambda first, *others: (
-            None if first is None else tf.TensorSpec(_common_shape([first, *others]), first.dtype)
-        ),
-        *specs,
-    )
-
-
-def _common_shape(specs: list[Any]) -> Any:
-    shape = specs[0].shape
-    for one in specs[1:]:
-        shape = shape.most_specific_compatible_shape(one.shape)
-    return shape
-
-
-def _served(read: Callable[[int], Any], spec: Any, step: int) -> tf.data.Dataset:
-    """Give the batches `read(step)`, `read(step + 1)`, …, which fit `spec`."""
-    specs = _leaves(spec)
-
-    def serve(step: Any) -> Any:
-        types = [one.dtype for one in specs]
-        values = tf.numpy_function(lambda at: _leaves(read(int(at))), [step], types)
-        for value, one in zip(values, specs, strict=True):
-            value.set_shape(one.shape)
-        left = iter(values)
-        batch = tf.nest.map_structure(lambda one: None if one is None else next(left), spec)
-        # A tuple alone would be read as (x, y).
-        return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
-
-    return tf.data.Dataset.range(step, ENDLESS).map(serve)

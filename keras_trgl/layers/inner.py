@@ -76,7 +76,9 @@ def data_format_of(layers: Any) -> str | None:
     Returns:
         `"channels_first"` or `"channels_last"`, or `None` where no layer tells.
     """
-    told = [getattr(one, "data_format", None) for row in layers for one in (*inner_layers(row), row)]
+    told = [
+        getattr(one, "data_format", None) for row in layers for one in (*inner_layers(row), row)
+    ]
     return next((one for one in reversed(told) if isinstance(one, str)), None)
 
 

@@ -229,12 +229,13 @@ class Door:
             for axis, (side, built) in enumerate(zip(given, shape, strict=True))
             if axis and None not in (side, built) and side != built
         ]
-        first = len(shape) > 3 and data_format_of(self._blocks[:1]) == "channels_first"
-        channels = 1 if first else len(shape) - 1
-        if channels in differs and (len(shape) > 3 or not self.keeps):
+        axis = len(shape) - 1
+        if axis > 2 and data_format_of(self._blocks[:1]) == "channels_first":
+            axis = 1
+        if axis in differs and (len(shape) > 3 or not self.keeps):
             raise ValueError(
                 "Data must have as many channels as the network was built for, "
-                f"{shape[channels]}. Received: {given}. Give channels axis {channels}, or build "
+                f"{shape[axis]}. Received: {given}. Give channels axis {axis}, or build "
                 "another model."
             )
         if differs and len(shape) > 3 and "size" not in self._told:

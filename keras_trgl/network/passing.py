@@ -8,7 +8,6 @@ public name for the attribute (3.15): it stands in this file alone.
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 def mask_of(x: Any) -> Any:
@@ -48,7 +47,9 @@ def together(sides: tuple[Any, dict[str, Any]]) -> Any:
 
 def cut(x: Any) -> Any:
     """Give the tensors without a gradient, and with their masks."""
-    return keras.tree.map_structure(lambda one: with_mask(tf.stop_gradient(one), mask_of(one)), x)
+    return keras.tree.map_structure(
+        lambda one: with_mask(keras.ops.stop_gradient(one), mask_of(one)), x
+    )
 
 
 def makes_masks(layers: Any) -> bool:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.layers.inner import inner_layers
-from keras_trgl.network.passing import apart, makes_masks, together
+from keras_trgl.network.passing import makes_masks, together
 from keras_trgl.training.feature_buffer import FeatureBuffer
 from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep

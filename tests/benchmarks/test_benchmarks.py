@@ -36,7 +36,7 @@ def test_memory_counts_bytes_that_stages_save(tmp_path):
         assert row["saved"] == pytest.approx(1 - row["peak_bytes"] / base)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_step_time_gives_every_ratio_with_its_interval(tmp_path):
     path = tmp_path / "results.json"
     report = run("step_time", "--pairs=2", "--depth=14", "--batch=2", f"--results={path}")
@@ -70,7 +70,7 @@ def test_the_quickstart_writes_its_run_folder(tmp_path):
     assert all(row["peak_mib"] > 0 for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_exits_are_measured_at_the_threshold_that_held_out_images_chose(tmp_path):
     path = tmp_path / "results.json"
     small = ["--dataset=digits", "--depth=8", "--widths=4,8,8", "--stage_sizes=1,2", "--epochs=1"]

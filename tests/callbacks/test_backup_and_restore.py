@@ -17,6 +17,8 @@ from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential, StopStage
 
+pytestmark = pytest.mark.sampled(2)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")
 Y = RNG.integers(0, 3, 44)

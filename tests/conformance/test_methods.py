@@ -9,6 +9,8 @@ from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 from keras_trgl.methods import TRGL, EndToEnd, PredSim, VanGL
 
+pytestmark = pytest.mark.sampled(3)
+
 METHODS = {
     "trgl": TRGL(0.5),
     "trgl_sum": TRGL(50.0, "sum"),

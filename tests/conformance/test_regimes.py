@@ -9,6 +9,8 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Regime, Sequential
 
+pytestmark = pytest.mark.sampled(4)
+
 REGIMES = {
     "parallel": Parallel(),
     "sequential": Sequential(3),

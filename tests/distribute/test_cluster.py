@@ -190,7 +190,7 @@ def test_a_card_is_no_childs(card):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.multi_device
 def test_a_second_coordinator_is_told_and_the_first_goes_on():
     code = """

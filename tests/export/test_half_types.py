@@ -6,6 +6,8 @@ import pytest
 
 import keras_trgl as trgl
 
+pytestmark = pytest.mark.sampled(3)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 3, 24)

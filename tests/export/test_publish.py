@@ -212,7 +212,7 @@ def test_the_report_says_what_was_published(report):
     assert tf.saved_model.load(str(report.path)).signatures["exit_1"](inputs=rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_poller_meets_whole_versions_alone_though_exporters_are_killed():
     command = [sys.executable, "tests/export/rollout.py", "--exports=3", "--kills=1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

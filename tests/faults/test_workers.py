@@ -10,7 +10,7 @@ import pytest
 SCRIPT = pathlib.Path(__file__).with_name("workers.py")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.multi_device
 def test_lost_workers_are_named_and_the_run_goes_on_bit_for_bit():
     command = [sys.executable, str(SCRIPT), "--kills=1", "--stops=1", "--limit=2"]

@@ -183,7 +183,7 @@ def test_epochs_take_the_copies_of_augmented_examples_in_turn():
     assert cached.nbytes == 2 * X.nbytes
     copies = [np.concatenate(list(stream.examples(c).as_numpy_iterator())) for c in (0, 1)]
     assert (copies[0] != copies[1]).any()
-    for step, (x, y) in enumerate(cached.from_step(1).take(11).as_numpy_iterator(), start=1):
+    for step, ((x, _), y) in enumerate(cached.from_step(1).take(11).as_numpy_iterator(), start=1):
         np.testing.assert_array_equal(x, copies[step // 3 % 2][y])
     cached.advance(2, [None, add(1.0)])
     np.testing.assert_array_equal(
@@ -200,8 +200,8 @@ def test_features_keep_a_short_type():
     cached.advance(2, [None, lambda x: 2 * x])
     assert cached.nbytes == X.nbytes // 2
     dataset = cached.from_step()
-    assert dataset.element_spec[0] == tf.TensorSpec([None, 6, 6, 3], tf.bfloat16)
-    for x, y, _ in dataset.take(3):
+    assert dataset.element_spec[0] == (tf.TensorSpec([None, 6, 6, 3], tf.bfloat16), {})
+    for (x, _), y, _ in dataset.take(3):
         np.testing.assert_array_equal(x, 2 * tf.cast(tf.gather(X, y), tf.bfloat16))
 
 
@@ -422,5 +422,5 @@ def test_replicas_share_each_batch_of_features():
     wanted = take(cached.from_step(), 3)
     shared = strategy.experimental_distribute_dataset(cached.from_step())
     for batch, other in zip(shared, wanted, strict=False):
-        parts = strategy.experimental_local_results(batch[0])
+        parts = strategy.experimental_local_results(batch[0][0])
         np.testing.assert_array_equal(np.concatenate([p.numpy() for p in parts]), other[0])

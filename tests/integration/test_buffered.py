@@ -15,6 +15,8 @@ from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 from keras_trgl.regimes import Buffered
 
+pytestmark = pytest.mark.sampled(3)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 6)).astype("float32")
 Y = RNG.integers(0, 3, 20)

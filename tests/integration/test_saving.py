@@ -38,6 +38,8 @@ def train(model, epochs, first=0):
 
 GO_ON = """
 import sys, numpy as np, keras_trgl as trgl
+
+pytestmark = pytest.mark.sampled(2)
 model = trgl.load_model(sys.argv[1])
 data = np.load(sys.argv[2])
 assert model.compiled and model.optimizer.built
@@ -46,6 +48,7 @@ np.savez(sys.argv[3], *[w.numpy() for w in model.weights])
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training_goes_on_in_a_fresh_process_bit_for_bit(tmp_path, optimizer):
     options = {

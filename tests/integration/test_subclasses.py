@@ -9,6 +9,8 @@ import keras_trgl as trgl
 from keras_trgl import GreedyModel
 from keras_trgl.heads import LinearHead
 
+pytestmark = pytest.mark.sampled(4)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
 Y = RNG.integers(0, 3, 40)

@@ -56,7 +56,9 @@ def test_training_and_every_door_are_those_of_channels_last(head, tmp_path):
     wanted = last.predict_exits(X, verbose=0)
     for got, one in zip(first.predict_exits(turned(X), verbose=0), wanted, strict=True):
         np.testing.assert_allclose(got, one, atol=2e-4)
-    np.testing.assert_allclose(first.truncate(1).predict(turned(X), verbose=0), wanted[0], atol=2e-4)
+    np.testing.assert_allclose(
+        first.truncate(1).predict(turned(X), verbose=0), wanted[0], atol=2e-4
+    )
     report = export_serving(first, tmp_path / "net")
     served = tf.saved_model.load(str(report.path)).signatures["exit_2"]
     np.testing.assert_allclose(served(inputs=turned(X))["logits"], wanted[1], atol=2e-4)

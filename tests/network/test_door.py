@@ -14,6 +14,8 @@ from keras_trgl.network.door import input_type
 from keras_trgl.regimes import Sequential
 from keras_trgl.regimes.feature_cache import FeatureCache
 
+pytestmark = pytest.mark.sampled(4)
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")

@@ -13,6 +13,8 @@ from keras_trgl.heads import ConvHead, LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.splitting import by_memory, by_time
 
+pytestmark = pytest.mark.sampled(4)
+
 L = keras.layers
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")

@@ -7,9 +7,10 @@ import tensorflow as tf
 
 import keras_trgl as trgl
 from keras_trgl.export import export_serving
-from keras_trgl.heads import LinearHead
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential
 from keras_trgl.regimes.feature_cache import FeatureCache
+
+pytestmark = pytest.mark.sampled(3)
 
 CLASSES = 3
 rng = np.random.default_rng(0)

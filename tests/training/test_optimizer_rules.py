@@ -8,6 +8,8 @@ from keras_trgl import GreedyModel, StageOptimizers
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import BatchNormalization, ResidualBlock
 
+pytestmark = pytest.mark.sampled(3)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")
 Y = RNG.integers(0, 3, 24)
