@@ -32,15 +32,24 @@ class FileImages:
 
     Args:
         paths: list of paths.
-        size: tuple of int `(height, width)`, in pixels, that images are resized to.
+        size: tuple of int `(height, width)`, in pixels.
         channels: int, 1 or 3.
+        resizes: bool. Whether images of other sizes are resized; they are an error if not.
+            Defaults to `True`.
     """
 
     dtype = np.dtype("uint8")
     ndim = 4
 
-    def __init__(self, paths: Sequence[pathlib.Path], size: Sequence[int], channels: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[pathlib.Path],
+        size: Sequence[int],
+        channels: int,
+        resizes: bool = True,
+    ) -> None:
         self.paths = list(paths)
+        self.resizes = resizes
         self.shape = (len(self.paths), *map(int, size), int(channels))
 
     def __len__(self) -> int:
@@ -66,12 +75,21 @@ class FileImages:
             places: slice, bool array, or array of places.
         """
         chosen = np.arange(len(self))[places]
-        return FileImages([self.paths[place] for place in chosen], self.shape[1:3], self.shape[3])
+        paths = [self.paths[place] for place in chosen]
+        return FileImages(paths, self.shape[1:3], self.shape[3], self.resizes)
 
     def _decoded(self, path: pathlib.Path) -> Any:
         image = decoded(path, self.shape[3])
         if image.shape[:2] == self.shape[1:3]:
             return image
+        if not self.resizes:
+            shown = " and ".join(
+                f"{rows}x{columns}" for rows, columns, *_ in (self.shape[1:], image.shape)
+            )
+            raise ValueError(
+                f"Images must have one size. Received: {shown}, that of {path}. Pass "
+                "`image_size=(height, width)` to have them resized."
+            )
         resized = tf.image.resize(image, self.shape[1:3], antialias=True)
         return np.clip(np.rint(resized.numpy()), 0, 255).astype(self.dtype)
 
@@ -106,7 +124,7 @@ def image_folder(
             do), or `<class>/*`: then a fifth of every class, drawn by a fixed seed, tests.
         image_size: tuple of int `(height, width)`, in pixels, that images are resized to. `None`
             takes the images' own, where all have the same. Defaults to `None`.
-        channels: int. Channels of the images: 3, or 1 for grey ones. Defaults to `3`.
+        channels: int ≥ 1. Channels of the images: 3, or 1 for grey ones. Defaults to `3`.
 
     Returns:
         `ImageData`, with mean and standard deviation of its training images. Parts above 2 GiB
@@ -142,8 +160,9 @@ def image_folder(
         test_paths, test_labels = _listed(tests, names)
     if not test_paths:
         raise FileNotFoundError(f"There is no image to test on. Received: {tests}. {LAYOUT}")
-    size = _size([*paths, *test_paths], image_size, channels)
-    x, x_test = (_kept(FileImages(some, size, channels)) for some in (paths, test_paths))
+    size = decoded(paths[0], channels).shape[:2] if image_size is None else _size(image_size)
+    resizes = image_size is not None
+    x, x_test = (_kept(FileImages(some, size, channels, resizes)) for some in (paths, test_paths))
     mean, std = _statistics(x)
     return ImageData(
         root.name, x, labels, x_test, test_labels, len(names), mean, std, class_names=tuple(names)
@@ -175,27 +194,14 @@ def _check_classes(tests: pathlib.Path, names: Sequence[str]) -> None:
         )
 
 
-def _size(
-    paths: Sequence[pathlib.Path], image_size: Sequence[int] | None, channels: int
-) -> Sequence[int]:
-    """Give the size that images have, or are to have."""
-    if image_size is not None:
-        check_list("image_size", image_size, "two ints", "Give pixels, `(height, width)`.")
-        if len(image_size) != 2 or any(side < 1 for side in image_size):
-            raise ValueError(
-                "`image_size` must be (height, width), in pixels. Received: "
-                f"image_size={image_size}."
-            )
-        return tuple(image_size)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes = {shape[:2] for shape in pool.map(lambda one: decoded(one, channels).shape, paths)}
-    if len(sizes) > 1:
-        shown = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(sizes)[:3])
+def _size(image_size: Sequence[int]) -> Sequence[int]:
+    """Give the size that images are to have, or raise."""
+    check_list("image_size", image_size, "two ints", "Give pixels, `(height, width)`.")
+    if len(image_size) != 2 or any(side < 1 for side in image_size):
         raise ValueError(
-            f"Images must have one size. Received: {len(sizes)} sizes, {shown} among them. Pass "
-            "`image_size=(height, width)` to have them resized."
+            f"`image_size` must be (height, width), in pixels. Received: image_size={image_size}."
         )
-    return sizes.pop()
+    return tuple(image_size)
 
 
 def _kept(images: FileImages) -> Any:

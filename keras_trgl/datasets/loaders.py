@@ -60,7 +60,7 @@ def load(
             tensorflow-datasets keeps its data. Defaults to `None`.
         image_size: tuple of int `(height, width)`, in pixels, that images of `"folder"` are
             resized to; `None` takes their own, where all have the same. Defaults to `None`.
-        channels: int. Channels of images of `"folder"`: 3, or 1 for grey ones. Defaults to `3`.
+        channels: int ≥ 1. Channels of images of `"folder"`: 3, or 1 for grey ones. Defaults to `3`.
 
     Returns:
         `ImageData` with raw uint8 images. Parts of `"folder"` above 2 GiB stay in their files, and

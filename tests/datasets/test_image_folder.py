@@ -100,7 +100,7 @@ BAD = {
         lambda root: write(root / "train" / "cat" / "9.png", (9, 9)),
         {},
         ValueError,
-        r"2 sizes, 8x6, 9x9 among them. Pass `image_size",
+        r"8x6 and 9x9, that of .*9.png. Pass `image_size",
     ),
     "a class of the test part": (
         lambda root: write(root / "test" / "bee" / "0.png"),
