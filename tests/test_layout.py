@@ -22,8 +22,8 @@ RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
-    "heads": {"head"},
-    "methods": {"method"},
+    "heads": {"head", "parts"},
+    "methods": {"method", "head_choice"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
@@ -42,7 +42,8 @@ WINGS = {"network", "feeding", "keeping", "training"}
 GATHERERS = {"methods/by_name", "regimes/by_name", "callbacks/known_callbacks"}
 """Files that name all members of their folder."""
 
-ACROSS_OF_ONE_RANK = {("energy", "types"), ("feeding", "network")}
+ACROSS_OF_ONE_RANK = {("energy", "types"), ("feeding", "network"), ("methods", "heads")}
+"""Methods bring heads of their own; heads know no method."""
 
 TENSORFLOW = {
     "layers/batch_normalization",

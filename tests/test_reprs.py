@@ -121,6 +121,18 @@ EXAMPLES = {
         lambda: trgl.heads.ConvHead(10, weight_decay=1e-4, name="head"),
         "ConvHead(units=10, weight_decay=0.0001, name='head')",
     ),
+    "heads.DGLConvHead": (
+        lambda: trgl.heads.DGLConvHead(10, name="head"),
+        "DGLConvHead(units=10, kernel_initializer=GlorotUniform, name='head')",
+    ),
+    "heads.DGLMLPHead": (
+        lambda: trgl.heads.DGLMLPHead(10, 2, name="head"),
+        "DGLMLPHead(units=10, hidden_layers=2, kernel_initializer=GlorotUniform, name='head')",
+    ),
+    "heads.DGLMLPSRHead": (
+        lambda: trgl.heads.DGLMLPSRHead(10, name="head"),
+        "DGLMLPSRHead(units=10, kernel_initializer=GlorotUniform, name='head')",
+    ),
     "heads.Head": (lambda: trgl.heads.Head(10, name="head"), "Head(units=10, name='head')"),
     "heads.LinearHead": (
         lambda: trgl.heads.LinearHead(10, "zeros", name="head"),
@@ -150,6 +162,7 @@ EXAMPLES = {
         lambda: trgl.losses.SimilarityMatching(name="alike"),
         "SimilarityMatching(name='alike')",
     ),
+    "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "methods.EndToEnd": (trgl.methods.EndToEnd, "EndToEnd()"),
     "methods.LocalMethod": (trgl.methods.LocalMethod, "LocalMethod()"),
     "methods.Method": (trgl.methods.Method, "Method()"),

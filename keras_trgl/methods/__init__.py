@@ -1,5 +1,6 @@
 """Methods: what a stage learns from."""
 
+from keras_trgl.methods.dgl import DGL as DGL
 from keras_trgl.methods.end_to_end import EndToEnd as EndToEnd
 from keras_trgl.methods.method import LocalMethod as LocalMethod
 from keras_trgl.methods.method import Method as Method

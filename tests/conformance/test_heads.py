@@ -4,9 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_trgl.heads import ConvHead, LinearHead
+from keras_trgl.heads import ConvHead, DGLConvHead, DGLMLPHead, DGLMLPSRHead, LinearHead
 
-HEADS = {"linear": LinearHead, "conv": ConvHead}
+HEADS = {
+    "linear": LinearHead,
+    "conv": ConvHead,
+    "dgl_conv": DGLConvHead,
+    "dgl_mlp": DGLMLPHead,
+    "dgl_mlp_sr": DGLMLPSRHead,
+}
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 6)).astype("float32")
 
 

@@ -7,7 +7,7 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import TRGL, EndToEnd, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, EndToEnd, PredSim, VanGL
 
 pytestmark = pytest.mark.sampled(3)
 
@@ -16,6 +16,7 @@ METHODS = {
     "trgl_sum": TRGL(50.0, "sum"),
     "vangl": VanGL(),
     "pred_sim": PredSim(0.9),
+    "dgl": DGL(),
     "e2e": EndToEnd(),
 }
 FURTHER = {"pred_sim": ("similarity",)}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_trgl.heads import ConvHead, LinearHead
+from keras_trgl.heads import ConvHead, DGLConvHead, DGLMLPHead, DGLMLPSRHead, LinearHead
 
 
 def parameters(head, shape):
@@ -88,3 +88,38 @@ def test_weight_decay_reaches_every_parameter():
     head.build((None, 8, 8, 4))
     squares = sum(float(np.sum(np.square(v.numpy()))) for v in head.trainable_variables)
     assert sum(map(float, head.losses)) == pytest.approx(1e-4 * squares, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "units", "count"),
+    [
+        (DGLMLPSRHead, (None, 32, 32, 16), 10, 14378),
+        (DGLMLPHead, (None, 32, 32, 16), 10, 13514),
+        (DGLConvHead, (None, 32, 32, 16), 10, 5354),
+        (DGLMLPSRHead, (None, 8, 8, 64), 10, 214154),
+        (DGLMLPHead, (None, 8, 8, 64), 10, 201482),
+        (DGLConvHead, (None, 8, 8, 64), 10, 76682),
+        (DGLMLPSRHead, (None, 7, 8, 256), 10, 3363338),
+        # A quarter of one pixel: c hidden units, not 4c.
+        (DGLMLPHead, (None, 4, 4, 8), 10, 3 * (8 * 8 + 8 + 16) + 90),
+    ],
+)
+def test_heads_of_dgl_have_the_published_parameters(kind, shape, units, count):
+    assert parameters(kind(units), shape) == count
+
+
+@pytest.mark.parametrize("kind", [DGLConvHead, DGLMLPHead, DGLMLPSRHead])
+@pytest.mark.parametrize("shape", [(None, 8), (None, None, 8, 4)])
+def test_heads_of_dgl_take_images_of_known_size_alone(kind, shape):
+    with pytest.raises(ValueError, match=f"`{kind.__name__}` takes features .*of known size"):
+        kind(10).build(shape)
+
+
+def test_a_side_that_no_quarter_divides_is_pooled_as_published():
+    # Windows of an adaptive pool from 5 to 2: rows 0 to 2, and 2 to 4.
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+    head = DGLMLPHead(2, hidden_layers=0)
+    head.build(x.shape)
+    flat = np.stack([x[:, :3].mean((1, 2)), x[:, 2:].mean((1, 2))], 1).reshape(2, -1)
+    dense = head.layers_in_a_row[-1]
+    np.testing.assert_allclose(head(x), flat @ dense.kernel.numpy() + dense.bias.numpy(), atol=1e-6)
