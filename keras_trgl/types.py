@@ -42,6 +42,7 @@ class StagePlace:
         feature_shape: tuple. Shape of the stage's features, batch axis first.
         units: int or `None`. `units` of the head that was given, where it has some.
         later_blocks: tuple of layers. The blocks of the stages after this one, to copy in shape.
+        last_block: int. Position in the network of the stage's last block, counted from 0.
     """
 
     depth: int
@@ -51,6 +52,7 @@ class StagePlace:
     feature_shape: Shape
     units: int | None
     later_blocks: tuple[Any, ...]
+    last_block: int = 0
 
     @property
     def is_last(self) -> bool:

@@ -1,6 +1,7 @@
 """A progress bar that stays short however many stages there are."""
 
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -54,12 +55,13 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         short = {key: value for key, value in logs.items() if "stage_" not in key}
         prefix = "val_" if any(key.startswith("val_stage_") for key in logs) else ""
         last = [key.removeprefix(prefix) for key in short if key.startswith(prefix)]
-        metrics = [key for key in last if key != "loss" and f"{prefix}stage_1_{key}" in logs]
+        # Logs do not say how many stages there are, and not every stage predicts.
+        named = [re.fullmatch(rf"{prefix}stage_(\d+)_(.+)", key) for key in logs]
+        entries = [(int(one[1]), one[2], one[0]) for one in named if one]
+        staged = {entry for _, entry, _ in entries}
+        metrics = [key for key in last if key != "loss" and key in staged]
         name = metrics[0] if metrics else "loss"
-        depths: dict[int, float] = {}
-        # By counting up, as logs do not say how many stages there are.
-        while f"{prefix}stage_{len(depths) + 1}_{name}" in logs:
-            depths[len(depths) + 1] = float(logs[f"{prefix}stage_{len(depths) + 1}_{name}"])
+        depths = {depth: float(logs[key]) for depth, entry, key in entries if entry == name}
         # Depths that did not train have no number.
         known = [
             depth

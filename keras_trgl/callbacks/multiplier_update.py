@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_choice, check_integer, check_positive, check_tau
+from keras_trgl.network.no_head import NoHead
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.training.stage_objective import MultiplierScheme
@@ -108,6 +109,13 @@ class MultiplierUpdate(keras.callbacks.Callback):
                 "`MultiplierUpdate` moves the weight of the energy, so a stage must have one. "
                 "Received: a model without. Train a `GreedyModel` of residual blocks with "
                 "`method=TRGL(…)`."
+            )
+        without = [one.depth for one in getattr(model, "heads", []) if isinstance(one, NoHead)]
+        if without:
+            raise ValueError(
+                "`MultiplierUpdate` moves by the task loss, so every stage must have one. "
+                f"Received: {model.method!r}, which trains no head at depth "
+                f"{', '.join(map(str, without))}. Leave the callback out; the energy keeps 1/(2τ)."
             )
         if self.record_steps and model.jit_compile:
             raise ValueError(

@@ -22,11 +22,11 @@ class StageBatch:
         layers: dict of the method's own layers for this stage.
         inputs: tensor or structure of them, the stage's input, `(batch, …)`.
         features: tensor, the stage's output, `(batch, …)`.
-        prediction: tensor, the head's output, `(batch, units)`.
+        prediction: tensor, the head's output, `(batch, units)`; `None` where the stage has none.
         labels: targets as `fit` got them, `(batch, …)`.
         sample_weight: tensor `(batch,)` or `None`.
         task_loss: scalar tensor, the compiled loss of the head; with the multiplier scheme in its
-            "loss" form, times λ.
+            "loss" form, times λ. Zero where the stage predicts nothing.
         layer_losses: dict of scalar tensors that layers added: `"energy"`, the weighted energy,
             where the stage has one, and `"loss_1"`, `"loss_2"`, … for weight decay and users'
             own, in Keras's order.
@@ -132,6 +132,22 @@ class LocalMethod(Method):
         """
         del stage
         return head
+
+    def stage_predicts(self, stage: StagePlace) -> bool:
+        """Say whether a stage has a head that predicts what `fit` has labels for.
+
+        Where it has none the stage trains by the method's own terms: there is no task loss and no
+        metric at this depth, and whoever asks for its prediction gets a sentence. The last stage
+        must predict.
+
+        Args:
+            stage: `StagePlace`, of which the depth and K alone are known here.
+
+        Returns:
+            bool. Defaults to `True`.
+        """
+        del stage
+        return True
 
     def stage_layers(self, stage: StagePlace) -> Mapping[str, Any]:
         """Give the nets that a stage's loss needs beside its head.

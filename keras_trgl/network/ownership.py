@@ -251,9 +251,7 @@ def _add_energy(stage: Stage, method: LocalMethod, k: int, num_stages: int) -> N
     """
     if not stage.residual_units:
         return
-    # Shapes are not known yet, and no energy needs them.
-    place = StagePlace(k + 1, num_stages, (), (), (), None, ())
-    stage.regularizer = method.stage_regularizer(place)
+    stage.regularizer = method.stage_regularizer(_early_place(k, num_stages))
     wanted = method.needs_energy
     if wanted is not None:
         check_choice("needs_energy", wanted, REDUCTIONS)
@@ -264,6 +262,27 @@ def _add_energy(stage: Stage, method: LocalMethod, k: int, num_stages: int) -> N
             f"{stage.energy_reduction!r}. Received: needs_energy={wanted!r} of "
             f"{type(method).__name__}. Leave it out: the regulariser's energy is recorded anyway."
         )
+
+
+def predicts(method: LocalMethod, k: int, num_stages: int) -> bool:
+    """Say whether a stage, counted from 0, has a head.
+
+    Raises:
+        ValueError: the last one has none.
+    """
+    answer = not method.cuts_gradient or method.stage_predicts(_early_place(k, num_stages))
+    if not answer and k + 1 == num_stages:
+        raise ValueError(
+            f"The last stage must predict. Received: `stage_predicts` of {type(method).__name__}, "
+            f"which is False for stage {k + 1} of {num_stages}. Give True for it: "
+            "`return stage.is_last`."
+        )
+    return bool(answer)
+
+
+def _early_place(k: int, num_stages: int) -> StagePlace:
+    """Give where a stage stands before shapes are known."""
+    return StagePlace(k + 1, num_stages, (), (), (), None, ())
 
 
 def method_head(method: LocalMethod, place: StagePlace, given: Any) -> Any:

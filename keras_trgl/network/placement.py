@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_trgl.devices import device_name, device_of, move_variables
 from keras_trgl.layers.inner import seed_generators
+from keras_trgl.network.no_head import NoHead
 from keras_trgl.splitting.by_depth import by_depth
 from keras_trgl.splitting.partition import min_max_partition
 from keras_trgl.splitting.profile import profile
@@ -190,7 +191,8 @@ class Placement:
             else:
                 # On one device for all: what counts is the ratio between stages.
                 with tf.device(self.strategy.devices[0]):
-                    times = profile(stage.blocks, PROFILED_BATCH, head=head, input_shape=shape[1:])
+                    own = None if isinstance(head, NoHead) else head
+                    times = profile(stage.blocks, PROFILED_BATCH, head=own, input_shape=shape[1:])
                 costs.append(times.stage_seconds(0, len(stage.blocks)))
             shape = tuple(stage.compute_output_shape(shape))
         sizes = min_max_partition(

@@ -17,7 +17,14 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.door import Door
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
-from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
+from keras_trgl.network.no_head import NoHead
+from keras_trgl.network.ownership import (
+    check_apart,
+    method_head,
+    method_layers,
+    own_parts,
+    predicts,
+)
 from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
@@ -30,7 +37,8 @@ class StagePart:
     Attributes:
         stage: `Stage`, T_k.
         given_head: the head as the user gave it.
-        head: the head in use, F_k; another than `given_head` where the method says so.
+        head: the head in use, F_k; another than `given_head` where the method says so, and a
+            `NoHead` where the stage predicts nothing.
         layers: dict of name to the method's own layers for this stage.
         place: where the stage stands, or `None` before the network is built.
     """
@@ -40,6 +48,11 @@ class StagePart:
     head: Any
     layers: dict[str, Any] = dataclasses.field(default_factory=dict)
     place: StagePlace | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the stage has a head."""
+        return not isinstance(self.head, NoHead)
 
     @property
     def variables(self) -> list[Any]:
@@ -83,6 +96,9 @@ class StagedNetwork:
     ) -> None:
         own, given, self.placement = own_parts(stages, heads, method)
         self.parts = [StagePart(stage, head, head) for stage, head in zip(own, given, strict=True)]
+        for k, part in enumerate(self.parts):
+            if not predicts(method, k, len(self.parts)):
+                part.head = NoHead(k + 1, len(self.parts), method)
         self.method = method
         self.seed = seed
         self.input_shape: Shape | None = None
@@ -176,7 +192,16 @@ class StagedNetwork:
         Seeds come from the index of the block before them, so that they do not depend on K.
         """
         follow_format(part.given_head, part.stage.blocks)
+        if part.predicts:
+            self._build_head(part, place, block)
+        for index, (name, (layer, shape)) in enumerate(method_layers(self.method, place).items()):
+            follow_format(layer, part.stage.blocks)
+            build_seeded(layer, shape, self.seed, METHOD_LAYER, block, index)
+            part.layers[name] = layer
+
+    def _build_head(self, part: StagePart, place: StagePlace, block: int) -> None:
         part.head = method_head(self.method, place, part.given_head)
+        follow_format(part.head, part.stage.blocks)
         try:
             build_seeded(part.head, place.feature_shape, self.seed, HEAD, block)
         except (ValueError, TypeError) as error:
@@ -184,9 +209,6 @@ class StagedNetwork:
                 f"Head {place.depth}, {part.head.name}, does not fit stage {place.depth}, whose "
                 f"features are {place.feature_shape}. Received: {error}"
             ) from error
-        for index, (name, (layer, shape)) in enumerate(method_layers(self.method, place).items()):
-            build_seeded(layer, shape, self.seed, METHOD_LAYER, block, index)
-            part.layers[name] = layer
 
     def seed_again(self, seed: int) -> None:
         """Take up another seed: built layers' seed generators get the states that it gives.
@@ -208,6 +230,7 @@ class StagedNetwork:
             feature_shape=tuple(part.stage.compute_output_shape(shape)),
             units=getattr(part.given_head, "units", None),
             later_blocks=tuple(b for later in self.parts[k + 1 :] for b in later.stage.blocks),
+            last_block=sum(len(part.stage.blocks) for part in self.parts[: k + 1]) - 1,
         )
 
     def call(self, inputs: Tensor, exits: Any = None) -> Any:
@@ -315,9 +338,12 @@ class StagedNetwork:
         """Give a model with every depth's prediction, the same one every time.
 
         Raises:
-            ValueError: the network is not built.
+            ValueError: the network is not built, or a stage predicts nothing.
         """
         self.built_shape()
+        for head in self.heads:
+            if isinstance(head, NoHead):
+                head.refuse()
         return self._cuts.all_exits(self.stages, self.heads, f"{name}_exits")
 
     def built_shape(self) -> Shape:

@@ -95,7 +95,7 @@ def _rows(
         more = [(title, layer, "", "", "") for title, layer in part.layers.items()]
         for kind, layer, blocks, residuals, output in (
             ("stage", stage, str(len(stage.blocks)), units, outputs[0]),
-            ("head", head, "", "", outputs[1]),
+            *([("head", head, "", "", outputs[1])] if part.predicts else []),
             *more,
         ):
             name = layer.name if kind == "stage" else type(layer).__name__

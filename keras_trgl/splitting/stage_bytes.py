@@ -96,9 +96,8 @@ def _place(
     # How many stages come before is not known while sizes are sought: the first, or the last.
     depth = num_stages if end == len(blocks) else 1
     later = tuple(blocks[end:])
-    return StagePlace(
-        depth, num_stages, data, features, features, getattr(head, "units", None), later
-    )
+    units = getattr(head, "units", None)
+    return StagePlace(depth, num_stages, data, features, features, units, later, end - 1)
 
 
 def _beside_bytes(
@@ -106,7 +105,7 @@ def _beside_bytes(
 ) -> int:
     """Give the bytes that a stage's head and its method's nets keep."""
     beside: list[tuple[Any, Shape]] = []
-    if head is not None:
+    if head is not None and (method is None or method.stage_predicts(place)):
         own = head if head.built else copy_layer(head)
         follow_format(own, before)
         own = own if method is None else method.stage_head(place, own)
@@ -115,6 +114,7 @@ def _beside_bytes(
         beside.append(entry if isinstance(entry, tuple) else (entry, place.feature_shape))
     counter = Counter()
     for layer, shape in beside:
+        follow_format(layer, before)
         build_layer(layer, shape)
         # What it keeps of the features is its own, and not the next block's.
         is_features = tuple(shape) == tuple(place.feature_shape)

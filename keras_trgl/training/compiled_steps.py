@@ -73,7 +73,7 @@ class CompiledSteps:
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
-        own = exit_settings(network.num_stages, loss=loss, **settings)
+        own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
             with placement.on(k):
@@ -103,7 +103,12 @@ class CompiledSteps:
                 nothing would read as a perfect loss.
             speaker: the step whose results have no prefix.
         """
-        results: dict[str, Any] = dict(speaker.exit.get_metrics_result())
+        results: dict[str, Any] = {}
+        if speaker.part.predicts:
+            results.update(speaker.exit.get_metrics_result())
+        elif training:
+            # A stage in training by itself, without a head: what it minimises.
+            results["loss"] = speaker.objective_tracker.result()
         for k, step in enumerate(self.steps):
             idle = k not in plan
             for name, value in step.results(training, idle).items():
@@ -257,6 +262,8 @@ class CompiledSteps:
         )
         _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(one)
         for step, shape in zip(self.steps, predictions, strict=True):
+            if not step.part.predicts:
+                continue
             with step.on_device():
                 prediction = tf.zeros([size or 1 for size in shape], step.head.compute_dtype)
                 step.exit.compute_metrics(None, y, prediction, sample_weight)

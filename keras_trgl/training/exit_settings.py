@@ -2,7 +2,8 @@
 
 import collections
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,14 +11,15 @@ import keras
 METRIC_SETTINGS = ("metrics", "weighted_metrics")
 
 
-def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str, Any]]:
+def exit_settings(predicts: Sequence[bool], **settings: Any) -> Callable[[int], dict[str, Any]]:
     """Give every head its settings.
 
     A metric that serves one head is used as it is, so that its owner reads from it what was
-    measured. One that serves several is copied for each, registered or not.
+    measured. One that serves several is copied for each, registered or not. Stages that predict
+    nothing get none.
 
     Args:
-        num_stages: int. K.
+        predicts: list of K bools, whether each stage has a head.
         **settings: `loss`, `loss_weights`: every head's. `metrics`, `weighted_metrics`: as in
             Keras, for every head, or a list of K lists (or `None`), one per head.
 
@@ -29,10 +31,16 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
         ValueError: lists of metrics for another number of heads, or lists beside metrics.
     """
     _check_kinds(settings)
+    _tell_where_metrics_go(predicts, settings)
+    num_stages = len(predicts)
     shares = {
         key: _per_stage(key, value, num_stages) if key in METRIC_SETTINGS else [value] * num_stages
         for key, value in settings.items()
     }
+    for key in METRIC_SETTINGS:
+        if key in shares:
+            kept = zip(predicts, shares[key], strict=True)
+            shares[key] = [value if has_head else None for has_head, value in kept]
     stages = [
         {
             id(one)
@@ -54,6 +62,18 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
         }
 
     return of_stage
+
+
+def _tell_where_metrics_go(predicts: Sequence[bool], settings: dict[str, Any]) -> None:
+    """Warn where metrics were given, and stages predict nothing that they could measure."""
+    without = [str(k) for k, has_head in enumerate(predicts, start=1) if not has_head]
+    given = [key for key in METRIC_SETTINGS if settings.get(key)]
+    if without and given:
+        warnings.warn(
+            f"`{given[0]}` measure predictions, and the method trains none at depth "
+            f"{', '.join(without)}: they go to the other heads alone.",
+            stacklevel=6,
+        )
 
 
 def _check_kinds(settings: dict[str, Any]) -> None:

@@ -126,13 +126,18 @@ class StageStep:
         with self.on_device():
             return self._results(training, idle)
 
-    def _results(self, training: bool, idle: bool) -> dict[str, Any]:
+    def _exit_results(self, idle: bool) -> dict[str, Any]:
+        if not self.part.predicts:
+            return {}
         try:
-            results = dict(self.exit.get_metrics_result())
+            return dict(self.exit.get_metrics_result())
         except ValueError:
             if not idle:
                 raise
-            results = {"loss": self.exit.loss_tracker.result()}
+            return {"loss": self.exit.loss_tracker.result()}
+
+    def _results(self, training: bool, idle: bool) -> dict[str, Any]:
+        results = self._exit_results(idle)
         if not training:
             return results
         results["objective"] = self.objective_tracker.result()
@@ -254,7 +259,7 @@ class StageStep:
                 scaled = self.optimizer.scale_loss(terms.objective)
             self._track(inputs, task, energy, terms)
             told = speaks and self.hooks.overrides_metrics
-            if not told:
+            if self.part.predicts and not told:
                 self.exit.compute_metrics(inputs, y, prediction, sample_weight)
             gradients = tape.gradient(scaled, variables) if variables else []
             # Only the updates wait for the checks: held back from the gradients on, memory grew
@@ -274,15 +279,22 @@ class StageStep:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:
         """Give features, prediction, this replica's task loss, plain energy, and the objective."""
-        inputs, y, sample_weight, data = batch
-        features = self.stage(inputs, training=True)
+        features = self.stage(batch[0], training=True)
         # Now: where replicas wait for each other, the next one's call puts its own there.
         energy = self.stage.energy
-        prediction = self.head(features, training=True)
-        x = inputs if data is None else data
-        task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=True)
+        prediction, task = self._predict(batch, features, training=True)
         terms = self.objective.terms(batch, features, prediction, task, energy)
         return features, prediction, task, energy, terms
+
+    def _predict(self, batch: Batch, features: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        """Give prediction and task loss: none and zero where the stage predicts nothing."""
+        inputs, y, sample_weight, data = batch
+        if not self.part.predicts:
+            return None, tf.zeros([], keras.config.floatx())
+        prediction = self.head(features, training=training)
+        x = inputs if data is None else data
+        task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=training)
+        return prediction, task
 
     def settle_average(self) -> None:
         """Give the weights their moving average, where the optimizer has one."""
@@ -324,7 +336,8 @@ class StageStep:
     def _track(self, inputs: Any, task: Tensor, energy: Tensor | None, terms: Terms) -> None:
         batch, replicas = rows(inputs), tf.distribute.get_strategy().num_replicas_in_sync
         # Keras divides a replica's loss by the number of replicas, so that their sum is the mean.
-        self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
+        if self.part.predicts:
+            self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
         self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
         if self.energy_tracker is not None:
             self.energy_tracker.update_state(energy, sample_weight=batch)
@@ -359,13 +372,13 @@ class StageStep:
             speaks: bool. Whether a subclass's `compute_metrics` tells the batch's metrics, for
                 this stage's `prediction`. Defaults to `False`.
         """
-        inputs, y, sample_weight, data = batch
+        inputs, y, sample_weight, _ = batch
         with self.on_device():
             # Not through a shared function: nothing is differentiated, so nothing is to be freed.
             features = self.stage(inputs, training=False)
-            self.prediction = self.head(features, training=False)
-            x = inputs if data is None else data
-            task = self.hooks.loss(self.exit, x, y, self.prediction, sample_weight, training=False)
+            self.prediction, task = self._predict(batch, features, training=False)
+            if not self.part.predicts:
+                return features
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             self.exit.loss_tracker.update_state(task * replicas, sample_weight=rows(inputs))
             if not (speaks and self.hooks.overrides_metrics):

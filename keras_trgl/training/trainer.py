@@ -149,7 +149,7 @@ class Trainer:
                 features = step.train((features, *rest), hands_on=k < max(plan))
             else:
                 features = step.pass_on(features, training=self.regime.frozen == "train")
-        if self.hooks.overrides_metrics:
+        if self.hooks.overrides_metrics and step.part.predicts:
             told = self.hooks.metrics(step.exit, given, y, step.prediction, sample_weight)
         return {**self.results(), **told}
 
@@ -163,7 +163,7 @@ class Trainer:
             speaker = self.speaker
             for step in self.steps.steps:
                 features = step.evaluate((features, *rest), speaks=step is speaker)
-            if self.hooks.overrides_metrics:
+            if self.hooks.overrides_metrics and speaker.part.predicts:
                 told = self.hooks.metrics(speaker.exit, x, y, speaker.prediction, sample_weight)
             return {**self.results(), **told}
 
@@ -237,6 +237,8 @@ class Trainer:
         # Stages that never stepped have no metrics yet: the deepest that has some speaks.
         spoke = [] if self.run is None else [self.speaker]
         for step in [*spoke, *reversed(self.steps.steps)]:
+            if not step.part.predicts:
+                continue
             with contextlib.suppress(ValueError):
                 names = list(step.exit.get_metrics_result())
                 break

@@ -141,6 +141,7 @@ def test_a_method_is_told_the_place_of_a_stage():
     assert (place.depth, place.num_stages, place.is_last, place.units) == (2, 3, False, 3)
     assert place.data_shape == place.input_shape == place.feature_shape == (None, 6)
     assert place.later_blocks == (model.stages[2].blocks[0],)
+    assert [method.places[k].last_block for k in (1, 2, 3)] == [0, 1, 2]
     assert method.places[3].is_last
     assert method.places[3].later_blocks == ()
 

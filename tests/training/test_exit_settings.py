@@ -84,7 +84,7 @@ def test_a_copy_measures_what_its_original_does(name):
     y = Y[:, None] if sparse else np.eye(3, dtype="float32")[Y]
     p = keras.ops.softmax(X[:, :3])
     original.update_state(y, p)
-    half = exit_settings(2, metrics=[original])(0)["metrics"][0]
+    half = exit_settings([True, True], metrics=[original])(0)["metrics"][0]
     assert type(half) is type(original)
     for metric in (original, half):
         metric.update_state(y[::-1], p)
@@ -107,7 +107,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_every_spelling_says_which_head_has_which_metrics(name):
     given, wanted = SPELLINGS[name]
-    own = exit_settings(2, loss="mse", metrics=given)
+    own = exit_settings([True, True], loss="mse", metrics=given)
     assert [own(k)["metrics"] for k in range(2)] == wanted
     assert own(1)["loss"] == "mse"
 
@@ -115,7 +115,7 @@ def test_every_spelling_says_which_head_has_which_metrics(name):
 @pytest.mark.parametrize("given", [[["mse"]], [["mse"]] * 3, [["mse"], "mae"]])
 def test_lists_for_another_number_of_heads_are_refused(given):
     with pytest.raises(ValueError, match=r"a list of 2 lists \(or None\), one per head. Received"):
-        exit_settings(2, metrics=given)
+        exit_settings([True, True], metrics=given)
 
 
 class Stubborn(Count):
