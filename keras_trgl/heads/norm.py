@@ -87,6 +87,7 @@ class NormHead(Head):
         dtype = self.dtype_policy
         # A sequence has its positions before its channels, whatever the format of images.
         axis = self.channel_axis if rank == 4 else -1
+        form = self.data_format if rank == 4 else "channels_last"
         norm = keras.layers.LayerNormalization(axis=axis, epsilon=self.epsilon, dtype=dtype)
         dense = keras.layers.Dense(
             self.units, kernel_initializer=self.kernel_initializer, dtype=dtype
@@ -95,11 +96,9 @@ class NormHead(Head):
             # Positions are normalized one by one, so the others need not be.
             others = int(input_shape[1] or 1) - 1
             crop = keras.layers.Cropping1D((0, others), dtype=dtype)
-            return [crop, keras.layers.Flatten(dtype=dtype), norm, dense]
-        if rank == 3:
-            return [norm, keras.layers.GlobalAveragePooling1D(dtype=dtype), dense]
-        mean = keras.layers.GlobalAveragePooling2D(data_format=self.data_format, dtype=dtype)
-        return [norm, mean, dense]
+            return [crop, keras.layers.Flatten(data_format=form, dtype=dtype), norm, dense]
+        pools = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
+        return [norm, pools[rank](data_format=form, dtype=dtype), dense]
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -161,7 +161,10 @@ class WindowAttention(Recorded, keras.layers.Layer):
             apart = ops.expand_dims(ops.cast(self._far, bias.dtype), 1) + bias
             scores = ops.reshape(scores, (-1, windows, self.num_heads, positions, positions))
             scores = ops.reshape(scores + apart, (-1, self.num_heads, positions, positions))
-        x = ops.matmul(ops.softmax(scores), value)
+        # Keras warns of a softmax over one number, as in a grid of one position: it is 1, and its
+        # gradient 0, like this.
+        weights = ops.softmax(scores) if positions > 1 else ops.exp(scores - scores)
+        x = ops.matmul(weights, value)
         return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, positions, self.num_heads * depth))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
