@@ -22,7 +22,7 @@ RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
-    "heads": {"head"},
+    "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
     "methods": {"method"},
     "callbacks": {"in_turn", "monitors", "visit_end"},

@@ -7,6 +7,7 @@ import keras
 
 from keras_trgl.checks import check_integer, check_list
 from keras_trgl.heads.head import Head
+from keras_trgl.heads.parts import Parts
 from keras_trgl.registration import public
 from keras_trgl.types import Shape
 
@@ -94,22 +95,18 @@ class DenseHead(Head):
                 "`DenseHead` takes features of known sides, and pools images alone. Received: "
                 f"{input_shape}, pool={self.pool}. Use `LinearHead` for other features."
             )
-        dtype, row = self.dtype_policy, []
+        dtype = self.dtype_policy
+        make, row = Parts(self, self.kernel_initializer), []
         if self.pool > 1:
             row.append(
                 keras.layers.MaxPooling2D(self.pool, data_format=self.data_format, dtype=dtype)
             )
-        row.append(keras.layers.Flatten(data_format=self.data_format, dtype=dtype))
+        row.append(make.flat())
         for count in self.hidden:
-            row += [self._dense(count), keras.layers.Activation(self.activation, dtype=dtype)]
+            row += [make.dense(count), keras.layers.Activation(self.activation, dtype=dtype)]
             if self.dropout:
                 row.append(keras.layers.Dropout(self.dropout, dtype=dtype))
-        return [*row, self._dense(self.units)]
-
-    def _dense(self, units: int) -> keras.layers.Layer:
-        # A copy draws numbers of its own; from one initializer they would be alike.
-        kernel = self.kernel_initializer.clone()
-        return keras.layers.Dense(units, kernel_initializer=kernel, dtype=self.dtype_policy)
+        return [*row, make.dense(self.units)]
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""
