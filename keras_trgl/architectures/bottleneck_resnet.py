@@ -75,7 +75,7 @@ def resnet101(
         input_shape: see `resnet50`.
         stem: see `resnet50`. Defaults to `"imagenet"`.
         width: see `resnet50`. Defaults to `64`.
-        **options: `gain`, `weight_decay`, `normalization`: see `resnet50`.
+        **options: see `resnet50`: `gain`, `weight_decay`, `normalization`.
 
     Returns:
         List of 33 `ResidualBlock`.
@@ -105,7 +105,7 @@ def resnet152(
         input_shape: see `resnet50`.
         stem: see `resnet50`. Defaults to `"imagenet"`.
         width: see `resnet50`. Defaults to `64`.
-        **options: `gain`, `weight_decay`, `normalization`: see `resnet50`.
+        **options: see `resnet50`: `gain`, `weight_decay`, `normalization`.
 
     Returns:
         List of 50 `ResidualBlock`.

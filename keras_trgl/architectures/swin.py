@@ -43,7 +43,7 @@ def swin_tiny(
         window: int ≥ 1. Side of a window, in patches; must divide every grid that is larger.
             Published: 7 for 224x224, 6 for 96x96; 4 fits 32x32. Defaults to `7`.
         width: int ≥ 1. Channels of the first layer; each layer doubles them. Defaults to `96`.
-        depths: tuple of int. Blocks of each layer. Defaults to `(2, 2, 6, 2)`.
+        depths: tuple of int. Number of blocks of each layer. Defaults to `(2, 2, 6, 2)`.
         num_heads: tuple of int. Heads of each layer; must divide its channels. Defaults to
             `(3, 6, 12, 24)`.
         mlp_ratio: int ≥ 1. Channels between the dense layers, a number of times the block's.

@@ -37,7 +37,7 @@ def vgg(
     there is no energy: train them by `VanGL`, or give the network to `GreedyModel.from_model`.
 
     Args:
-        depth: int, layers with weights, three dense ones included: 11, 13, 16 or 19.
+        depth: int, number of layers with weights, three dense ones included: 11, 13, 16 or 19.
         input_shape: tuple of int `(height, width, channels)`, in pixels.
         width: int ≥ 1. Channels of the first group; groups 2, 3 and 4 double them. Defaults to
             `64`.
