@@ -157,7 +157,7 @@ EXAMPLES = {
     ),
     "layers.PadShortcut": (
         lambda: trgl.layers.PadShortcut(4, name="skip"),
-        "PadShortcut(channels=4, name='skip')",
+        "PadShortcut(channels=4, data_format='channels_last', name='skip')",
     ),
     "layers.PatchMerging": (
         lambda: trgl.layers.PatchMerging("zeros", name="merging"),
