@@ -34,7 +34,7 @@ def vgg(
 
     The 2x2 max pool between two groups is at the start of the block that follows it; the last one
     belongs to the head, as by `heads.DenseHead(units, pool=2)`. Blocks have no residual, so that
-    there is no energy: train them by `VanGL`, or give the network to `GreedyModel.from_model`.
+    a model made of them has no energy: train it by `VanGL`.
 
     Args:
         depth: int, number of layers with weights, three dense ones included: 11, 13, 16 or 19.

@@ -93,6 +93,17 @@ def test_pools_of_vgg_are_at_the_start_of_the_unit_that_follows_them():
     assert [unit for unit, pool in enumerate(pooled, start=1) if pool] == [3, 5, 9, 13]
 
 
+def test_units_of_vgg_that_keep_their_shape_are_those_whose_distance_counts():
+    # methods.md 2: T(x) − x where shapes agree, in 13 after the pool.
+    shape, kept = (None, 64, 64, 3), []
+    for number, block in enumerate(vgg(19, (64, 64, 3)), start=1):
+        *pool, conv, _, _ = block.layers
+        before = pool[0].compute_output_shape(shape) if pool else shape
+        shape = conv.compute_output_shape(before)
+        kept += [number] if shape == before else []
+    assert kept == [2, 4, 6, 7, 8, *range(10, 17)]
+
+
 @pytest.mark.parametrize(("depth", "units"), [(11, 8), (13, 10), (16, 13), (19, 16)])
 def test_vgg_has_a_block_per_convolution(depth, units):
     assert len(vgg(depth, (32, 32, 3))) == units

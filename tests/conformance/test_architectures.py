@@ -146,6 +146,19 @@ def test_a_few_of_its_blocks_train_and_are_saved_loaded_and_cut(name, tmp_path):
     trains_and_is_kept(model, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["swin_tiny", "vit"])
+def test_a_few_of_its_blocks_train_in_half_precision(name):
+    keras.config.set_dtype_policy("mixed_float16")
+    make, head = FEW_BLOCKS[name]
+    blocks = make()
+    cut = len(blocks) // 2
+    model = GreedyModel.from_blocks(blocks, [cut, len(blocks) - cut], head(), seed=0)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logs = model.train_on_batch(X, np.array([0, 1]), return_dict=True)
+    assert np.isfinite(list(logs.values())).all()
+    assert logs["stage_2_energy"] > 0
+
+
 def trains_and_is_kept(model, tmp_path):
     x = np.random.default_rng(1).normal(size=(4, *model.input_shape[1:])).astype("float32")
     y = np.array([0, 1, 2, 0])
