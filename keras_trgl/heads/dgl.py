@@ -76,13 +76,13 @@ class DGLHead(Head):
         make, sides = Parts(self, self.kernel_initializer), (height, width)
         if self.kind == "cnn":
             row = [layer for _ in range(2) for layer in make.conv(channels, 3)]
-            pool = [make.average(sides, (2, 2)), make.norm(), make.flat()]
+            pool = [*make.average(sides, (2, 2)), make.norm(), make.flat()]
             return [*row, *pool, make.dense(self.units)]
         quarter = (-(-height // 4), -(-width // 4))
-        row = [make.average(sides, quarter)]
+        row = make.average(sides, quarter)
         for _ in range(3 if self.kind == "mlp-sr" else 0):
             row += make.conv(channels, 1)
-        row += [make.average(quarter, (2, 2)), make.flat()]
+        row += [*make.average(quarter, (2, 2)), make.flat()]
         for _ in range(3):
             row += [make.dense(4 * channels), make.vector_norm(), make.relu()]
         return [*row, make.dense(self.units)]

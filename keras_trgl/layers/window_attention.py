@@ -134,13 +134,13 @@ class WindowAttention(Recorded, keras.layers.Layer):
         down, across = height // size, width // size
         # The shift moves the grid under the windows; those at the edge then hold parts of two
         # edges, which `_far` keeps apart.
-        x = ops.roll(inputs, (-shift, -shift), axis=(1, 2)) if shift else inputs
+        x = _moved(inputs, shift) if shift else inputs
         x = ops.reshape(x, (-1, down, size, across, size, channels))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, size * size, channels))
         x = self.projection(self._attend(self.qkv(x), down * across))
         x = ops.reshape(x, (-1, down, across, size, size, channels))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, channels))
-        return ops.roll(x, (shift, shift), axis=(1, 2)) if shift else x
+        return _moved(x, -shift) if shift else x
 
     def _attend(self, qkv: Tensor, windows: int) -> Tensor:
         """Give the attention's result per window, heads side by side.
@@ -180,6 +180,15 @@ class WindowAttention(Recorded, keras.layers.Layer):
             "shift": self.shift,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def _moved(x: Tensor, shift: int) -> Tensor:
+    """Move a grid up and to the left; what leaves it comes in at the other side.
+
+    By slices, as LiteRT and ONNX know no operation that rolls.
+    """
+    x = ops.concatenate([x[:, shift:], x[:, :shift]], axis=1)
+    return ops.concatenate([x[:, :, shift:], x[:, :, :shift]], axis=2)
 
 
 def _pairs(size: int) -> np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_trgl.heads import (
     ConvHead,
@@ -148,22 +149,40 @@ def test_vgg_classifier_has_the_published_parameters():
         assert parameters(DenseHead(200, pool=2), (None, 4, 4, 512)) == 25993416
 
 
-@pytest.mark.parametrize(("kind", "convolutions", "denses"), [("mlp-sr", 3, 4), ("mlp", 0, 4)])
-def test_dgl_pools_to_a_quarter_and_then_to_two_positions(kind, convolutions, denses):
-    x = np.random.default_rng(0).normal(size=(2, 10, 10, 3)).astype("float32")
+@pytest.mark.parametrize("kind", ["mlp-sr", "mlp", "cnn"])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (4, 4), (5, 3), (1, 6), (12, 7), (32, 32)])
+def test_dgl_heads_take_images_of_any_size_in_a_graph(kind, sides):
+    x = np.random.default_rng(0).normal(size=(2, *sides, 3)).astype("float32")
     head = DGLHead(5, kind)
-    head.build(x.shape)
-    row = head.layers_in_a_row
-    assert sum(isinstance(one, keras.layers.Conv2D) for one in row) == convolutions
-    assert sum(isinstance(one, keras.layers.Dense) for one in row) == denses
-    # 10 to 3: windows of 4 that overlap, as adaptive pooling has them.
-    starts, ends = (0, 3, 6), (4, 7, 10)
-    wanted = [
-        [x[:, a:b, c:d].mean((1, 2)) for c, d in zip(starts, ends, strict=True)]
-        for a, b in zip(starts, ends, strict=True)
-    ]
-    found = np.asarray(row[0](x)).transpose(1, 2, 0, 3)
+    wanted = head(x)
+    spec = tf.TensorSpec((None, *sides, 3))
+    found = tf.function(lambda x: head(x), input_signature=[spec])(x)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def adaptive(x, wanted):
+    """Average pooling to a size, window by window."""
+    height, width = x.shape[1:3]
+    out = np.zeros((len(x), *wanted, x.shape[-1]))
+    for i, j in np.ndindex(*wanted):
+        rows = slice(i * height // wanted[0], -(-(i + 1) * height // wanted[0]))
+        columns = slice(j * width // wanted[1], -(-(j + 1) * width // wanted[1]))
+        out[:, i, j] = x[:, rows, columns].mean((1, 2))
+    return out
+
+
+@pytest.mark.parametrize("sides", [(10, 10), (1, 7), (5, 3), (1, 1), (3, 8), (16, 7), (2, 9)])
+def test_dgl_pools_to_a_quarter_and_then_to_two_positions(sides):
+    x = np.random.default_rng(0).normal(size=(2, *sides, 3)).astype("float32")
+    head = DGLHead(5, "mlp")
+    head.build(x.shape)
+    y = x
+    for one in head.layers_in_a_row:
+        if isinstance(one, keras.layers.Flatten):
+            break
+        y = one(y)
+    quarter = adaptive(x, [-(-side // 4) for side in sides])
+    np.testing.assert_allclose(y, adaptive(quarter, (2, 2)), atol=1e-6)
 
 
 def test_sums_inside_a_sedona_head_are_where_shapes_agree():
