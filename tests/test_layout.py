@@ -23,7 +23,8 @@ RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
     "heads": {"head", "parts"},
-    "methods": {"method", "head_choice"},
+    "architectures": {"convolutions", "rows", "attention_block"},
+    "methods": {"method", "head_choice", "decoder"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},

@@ -74,13 +74,27 @@ class Parts:
         """Give the mean over all positions."""
         return keras.layers.GlobalAveragePooling2D(data_format=self._format, dtype=self._dtype)
 
-    def average(self, sides: tuple[int, int], wanted: tuple[int, int]) -> keras.layers.Layer:
-        """Give the average pool from one size to another."""
+    def average(self, sides: tuple[int, int], wanted: tuple[int, int]) -> Layers:
+        """Give what averages images of one size to another, as adaptive pooling does."""
         options = {"data_format": self._format, "dtype": self._dtype}
-        if all(side % to == 0 for side, to in zip(sides, wanted, strict=True)):
-            window = tuple(side // to for side, to in zip(sides, wanted, strict=True))
-            return keras.layers.AveragePooling2D(window, **options)
-        return keras.layers.AdaptiveAveragePooling2D(wanted, **options)
+        row: Layers = []
+        uneven = [side > 1 and side % to > 0 for side, to in zip(sides, wanted, strict=True)]
+        # In a graph Keras's adaptive pool (3.15, TensorFlow) wants windows and sides of two pixels
+        # at least, so it gets the uneven sides alone.
+        least = 2 if any(uneven) else 1
+        times = tuple(
+            max(to, least) if one == 1 else 1 for one, to in zip(sides, wanted, strict=True)
+        )
+        if times != (1, 1):
+            row.append(keras.layers.UpSampling2D(times, **options))
+        now = [side * by for side, by in zip(sides, times, strict=True)]
+        if any(uneven):
+            now = [to if odd else side for side, to, odd in zip(now, wanted, uneven, strict=True)]
+            row.append(keras.layers.AdaptiveAveragePooling2D(tuple(now), **options))
+        windows = tuple(side // to for side, to in zip(now, wanted, strict=True))
+        if windows != (1, 1):
+            row.append(keras.layers.AveragePooling2D(windows, **options))
+        return row
 
     def _kernel(self) -> Any:
         return self._initializer.clone()

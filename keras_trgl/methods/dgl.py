@@ -1,14 +1,15 @@
 """DGL, decoupled greedy learning: better auxiliary heads."""
 
+import functools
 from typing import Any
 
-from keras_trgl.heads.dgl import DGLConvHead, DGLMLPHead, DGLMLPSRHead
+from keras_trgl.heads.dgl import KINDS, DGLHead
 from keras_trgl.methods.head_choice import check_head, head_config, head_of, make_head
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.registration import public
 from keras_trgl.types import StagePlace
 
-HEADS = {"mlp-sr": DGLMLPSRHead, "mlp": DGLMLPHead, "cnn": DGLConvHead}
+HEADS = {kind: functools.partial(DGLHead, kind=kind) for kind in KINDS}
 
 
 @public
@@ -19,9 +20,9 @@ class DGL(LocalMethod):
     those of the others. `Parallel` is the paper's synchronous form, `Buffered` the asynchronous.
 
     Args:
-        head: `"mlp-sr"`, `"mlp"` or `"cnn"`, for `heads.DGLMLPSRHead`, `DGLMLPHead` and
-            `DGLConvHead`; or an unbuilt layer, copied for every stage below the last: with the
-            head that is given, DGL is `VanGL`. Defaults to `"mlp-sr"`.
+        head: `"mlp-sr"`, `"mlp"` or `"cnn"`, kinds of `heads.DGLHead`; or an unbuilt layer, copied
+            for every stage below the last: with the head that is given, DGL is `VanGL`. Defaults
+            to `"mlp-sr"`.
 
     Raises:
         ValueError: `head` is another word, or a built layer; at build, the given head has no
@@ -34,7 +35,7 @@ class DGL(LocalMethod):
         >>> model = trgl.GreedyModel.from_blocks(
         ...     blocks, [2, 1], trgl.heads.LinearHead(units=3), method=trgl.methods.DGL())
         >>> [type(head).__name__ for head in model.heads]
-        ['DGLMLPSRHead', 'LinearHead']
+        ['DGLHead', 'LinearHead']
 
     Reference:
         Belilovsky et al., "Decoupled Greedy Learning of CNNs", 2020, algorithms 1 and 2.

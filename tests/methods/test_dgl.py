@@ -6,7 +6,7 @@ import pytest
 
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
-from keras_trgl.heads import ConvHead, DGLConvHead, DGLMLPHead, DGLMLPSRHead, LinearHead
+from keras_trgl.heads import ConvHead, DGLHead, LinearHead
 from keras_trgl.methods import DGL, VanGL
 
 RNG = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def make(method, head, seed=0):
     return model
 
 
-@pytest.mark.parametrize("head", [ConvHead, DGLMLPHead])
+@pytest.mark.parametrize("head", [ConvHead, DGLHead])
 def test_with_the_head_that_is_given_it_is_vangl_bit_for_bit(head):
     one, other = make(DGL(head(3)), head(3)), make(VanGL(), head(3))
     logs = [m.fit(X, Y, batch_size=8, epochs=2, verbose=0).history for m in (one, other)]
@@ -31,12 +31,11 @@ def test_with_the_head_that_is_given_it_is_vangl_bit_for_bit(head):
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("mlp-sr", DGLMLPSRHead), ("mlp", DGLMLPHead), ("cnn", DGLConvHead)]
-)
-def test_heads_have_the_given_one_s_units_and_the_last_is_the_given_one(name, kind):
-    model = make(DGL(name), ConvHead(3))
-    assert [type(head) for head in model.heads] == [kind, kind, ConvHead]
+@pytest.mark.parametrize("kind", ["mlp-sr", "mlp", "cnn"])
+def test_heads_have_the_given_one_s_units_and_the_last_is_the_given_one(kind):
+    model = make(DGL(kind), ConvHead(3))
+    assert [type(head) for head in model.heads] == [DGLHead, DGLHead, ConvHead]
+    assert [head.kind for head in model.heads[:2]] == [kind, kind]
     assert [head.units for head in model.heads] == [3, 3, 3]
 
 
@@ -63,7 +62,7 @@ REFUSED = {
             [[keras.layers.Dense(4)]] * 2, [LinearHead(3)] * 2, method=DGL(), seed=0
         ).build((None, 6)),
         ValueError,
-        "Head 1.*does not fit stage 1.*`DGLMLPSRHead` takes features",
+        "Head 1.*does not fit stage 1.*`DGLHead` takes features",
     ),
 }
 
