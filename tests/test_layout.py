@@ -24,7 +24,7 @@ SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
     "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
-    "methods": {"method", "head_choice", "decoder"},
+    "methods": {"method", "head_choice", "decoder", "depth_weights"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},

@@ -193,7 +193,15 @@ EXAMPLES = {
         "SimilarityMatching(name='alike')",
     ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
+    "losses.SupervisedContrastive": (
+        lambda: trgl.losses.SupervisedContrastive(0.1),
+        "SupervisedContrastive(temperature=0.1)",
+    ),
     "methods.EndToEnd": (trgl.methods.EndToEnd, "EndToEnd()"),
+    "methods.InfoPro": (
+        lambda: trgl.methods.InfoPro("contrast", (20, 5)),
+        "InfoPro(variant='contrast', reconstruction_weight=[20.0, 5.0])",
+    ),
     "methods.LocalMethod": (trgl.methods.LocalMethod, "LocalMethod()"),
     "methods.Method": (trgl.methods.Method, "Method()"),
     "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),

@@ -11,12 +11,14 @@ import keras_trgl as trgl
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, LocalMethod, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, InfoPro, LocalMethod, PredSim, VanGL
 from keras_trgl.regimes import Buffered, Sequential
 
 pytestmark = pytest.mark.sampled(1)
 
 METHODS = {
+    "info_pro_contrast": lambda: InfoPro("contrast"),
+    "info_pro": lambda: InfoPro("softmax", 2.0),
     "vangl": VanGL,
     "trgl": lambda: TRGL(0.5),
     "pred_sim": lambda: PredSim(0.9),
@@ -66,7 +68,7 @@ class Scaled(LocalMethod):
     def __init__(self, on, depth, factor):
         self.on, self.depth, self.factor = on, depth, factor
         self.needs_data = on.needs_data
-        for name in ("stage_head", "stage_layers", "stage_regularizer"):
+        for name in ("stage_head", "stage_layers", "stage_predicts", "stage_regularizer"):
             setattr(self, name, getattr(on, name))
 
     def stage_losses(self, step):

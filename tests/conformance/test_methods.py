@@ -7,7 +7,7 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, EndToEnd, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, EndToEnd, InfoPro, PredSim, VanGL
 
 pytestmark = pytest.mark.sampled(3)
 
@@ -17,9 +17,15 @@ METHODS = {
     "vangl": VanGL(),
     "pred_sim": PredSim(0.9),
     "dgl": DGL(),
+    "info_pro": InfoPro("softmax", reconstruction_weight=0.5),
+    "info_pro_contrast": InfoPro("contrast", (2.0, 0.5), (0.5, 1.0), mean=0.5, std=0.25),
     "e2e": EndToEnd(),
 }
-FURTHER = {"pred_sim": ("similarity",)}
+FURTHER = {
+    "pred_sim": ("similarity",),
+    "info_pro": ("reconstruction",),
+    "info_pro_contrast": ("reconstruction", "contrast"),
+}
 """Terms that a method logs beside the task loss and the energy."""
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")
@@ -74,15 +80,15 @@ def test_objective_is_what_the_method_says(name):
     logs = make(METHODS[name]).train_on_batch(X, Y, return_dict=True)
     method = METHODS[name]
     for k in (1, 2):
-        if f"stage_{k}_loss" in logs:
+        if f"stage_{k}_objective" in logs:
             # Logged only where there is one.
             energy = logs.get(f"stage_{k}_energy", 0.0)
             own = energy / (2 * method.tau) if isinstance(method, TRGL) else 0.0
             share = 1.0 - getattr(method, "beta", 0.0)
-            further = sum(logs[f"stage_{k}_{name}"] for name in FURTHER.get(name, ()))
+            further = sum(logs.get(f"stage_{k}_{term}", 0.0) for term in FURTHER.get(name, ()))
             assert (energy > 0) == isinstance(method, TRGL)
             assert logs[f"stage_{k}_objective"] == pytest.approx(
-                share * logs[f"stage_{k}_loss"] + own + further, rel=1e-5
+                share * logs.get(f"stage_{k}_loss", 0.0) + own + further, rel=1e-5
             )
 
 
