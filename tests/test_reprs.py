@@ -202,6 +202,10 @@ EXAMPLES = {
         lambda: trgl.methods.InfoPro("contrast", (20, 5)),
         "InfoPro(variant='contrast', reconstruction_weight=[20.0, 5.0])",
     ),
+    "methods.InfoProL": (
+        lambda: trgl.methods.InfoProL(0.5),
+        "InfoProL(reconstruction_weight=0.5)",
+    ),
     "methods.LocalMethod": (trgl.methods.LocalMethod, "LocalMethod()"),
     "methods.Method": (trgl.methods.Method, "Method()"),
     "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),

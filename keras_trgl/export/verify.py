@@ -12,6 +12,7 @@ from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.no_head import NoHead
 from keras_trgl.types import Shape
 
 ROWS = 8
@@ -68,13 +69,14 @@ class LiveModel:
         self.tolerance = max(TOLERANCES.get(name, 1e-5) for name in dtypes)
 
     def predictions(self, sample: Any) -> list[Any]:
-        """Give every depth's predictions for rows that a client sends."""
+        """Give every depth's predictions, `None` of one without a head, for a client's rows."""
         x: Any = self._intake(sample)
         found = []
         for stage, head in zip(self.stages, self.heads, strict=True):
             for block in stage.blocks:
                 x = block(x, training=False)
-            found.append(tf.cast(head(x, training=False), tf.float32).numpy())
+            given = None if isinstance(head, NoHead) else head(x, training=False)
+            found.append(None if given is None else tf.cast(given, tf.float32).numpy())
         return found
 
     def compare(self, name: str, got: dict[str, Any], wanted: Any) -> float:

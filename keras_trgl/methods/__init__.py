@@ -3,6 +3,7 @@
 from keras_trgl.methods.dgl import DGL as DGL
 from keras_trgl.methods.end_to_end import EndToEnd as EndToEnd
 from keras_trgl.methods.info_pro import InfoPro as InfoPro
+from keras_trgl.methods.info_pro_l import InfoProL as InfoProL
 from keras_trgl.methods.method import LocalMethod as LocalMethod
 from keras_trgl.methods.method import Method as Method
 from keras_trgl.methods.pred_sim import PredSim as PredSim

@@ -33,6 +33,37 @@ def aligned_matrix(size: int, wanted: int) -> Any:
     return matrix
 
 
+def grids(target: Shape, features: Shape, first: bool = False) -> Any:
+    """Give the positions of what is rebuilt and of the features: rows and columns, or tokens.
+
+    Args:
+        target: tuple, shape of what is to be rebuilt, batch axis included.
+        features: tuple, shape of the features, batch axis included.
+        first: bool. Whether images have their channels first. Defaults to `False`.
+
+    Returns:
+        Pair of tuples of int, as long as each other; `None` where nothing fits.
+    """
+    wanted, there = (_grid(tuple(shape)[1:], first) for shape in (target, features))
+    if wanted is None or there is None:
+        return None
+    if len(wanted) == len(there):
+        return [wanted, there]
+    # One of two rows of tokens is a square: both are rows. An image has no row.
+    rows = len(target) == len(features) == 3
+    return [(int(target[1] or 0),), (int(features[1] or 0),)] if rows else None
+
+
+def _grid(shape: Shape, first: bool) -> tuple[int, ...] | None:
+    if len(shape) not in (2, 3) or None in shape:
+        return None
+    known = [int(side or 0) for side in shape]
+    if len(known) == 3:
+        return (known[1], known[2]) if first else (known[0], known[1])
+    side = round(known[0] ** 0.5)
+    return (side, side) if side * side == known[0] else (known[0],)
+
+
 class Decoder(keras.layers.Layer):
     """Resize with aligned corners, 3x3 convolution to 12 channels, BN, ReLU, 3x3 convolution.
 
@@ -58,28 +89,29 @@ class Decoder(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         """Make the convolutions for features of this shape, batch axis included."""
-        rank = len(self.target_shape)
-        images = rank == 3
-        form = (self.data_format or keras.config.image_data_format()) if images else "channels_last"
+        is_image = len(self.target_shape) == 3
+        form = self.data_format or keras.config.image_data_format()
+        form = form if is_image else "channels_last"
         first = form == "channels_first"
-        self._from = self._grid(input_shape[1:], first)
-        self._to = self._grid(self.target_shape, first)
-        if len(self._from) != len(self._to):
-            # One of the two is no square: both are rows.
-            self._from = (int(input_shape[1] or 0),)
-            self._to = (int(self.target_shape[0] or 0),)
-        channels = self.target_shape[0 if first else -1]
-        flat = len(self._to) == 1
-        conv: Any = keras.layers.Conv1D if flat else keras.layers.Conv2D
+        sizes = grids((None, *self.target_shape), input_shape, first)
+        if sizes is None:
+            raise ValueError(
+                f"A decoder gives images or tokens. Received: {self.target_shape} to be made "
+                f"from features {tuple(input_shape)}."
+            )
+        self._to, self._from = sizes
+        self._letters = "bhc" if len(self._to) == 1 else ("bchw" if first else "bhwc")
+        conv: Any = keras.layers.Conv1D if len(self._to) == 1 else keras.layers.Conv2D
         options = {"padding": "same", "data_format": form, "dtype": self.dtype_policy}
         norm = BatchNormalization(
-            axis=1 if first else -1, momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy
+            axis=self.channel_axis, momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy
         )
         relu = keras.layers.ReLU(dtype=self.dtype_policy)
+        channels = self.target_shape[0 if first else -1]
         self._row = [conv(self.width, 3, **options), norm, relu, conv(channels, 3, **options)]
         self._matrices = [aligned_matrix(*pair) for pair in zip(self._from, self._to, strict=True)]
-        self._letters = "bchw" if first else ("bhwc" if not flat else "bhc")
-        depth = input_shape[1] if first else input_shape[-1]
+        # Tokens have their channels last, whatever the format of images.
+        depth = input_shape[1 if first and len(input_shape) == 4 else -1]
         shape = (None, depth, *self._to) if first else (None, *self._to, depth)
         build_chain(self._row, shape)
 
@@ -87,13 +119,6 @@ class Decoder(keras.layers.Layer):
     def channel_axis(self) -> int:
         """Axis of the channels of what it gives."""
         return 1 if self._letters == "bchw" else -1
-
-    def _grid(self, shape: Shape, first: bool) -> tuple[int, ...]:
-        if len(shape) == 3:
-            rows, columns = shape[1:] if first else shape[:2]
-            return int(rows or 0), int(columns or 0)
-        side = round(int(shape[0] or 0) ** 0.5)
-        return (side, side) if side * side == shape[0] else (int(shape[0] or 0),)
 
     def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         """Give what is rebuilt, before any last function.
@@ -108,6 +133,7 @@ class Decoder(keras.layers.Layer):
         x = features
         if "w" in self._letters and len(x.shape) == 3:
             x = ops.reshape(x, (-1, *self._from, x.shape[-1]))
+            x = ops.moveaxis(x, -1, 1) if self.channel_axis == 1 else x
         for axis, matrix in zip("hw", self._matrices, strict=False):
             if matrix.shape[0] != matrix.shape[1]:
                 to = self._letters.replace(axis, axis.upper())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
+from keras_trgl.methods.decoder import grids
 from keras_trgl.types import StagePlace
 
 Weight: TypeAlias = float | list[float]
@@ -72,11 +73,11 @@ def check_rebuilds(who: Any, stage: StagePlace, target: Any, what: str, ranks: A
         ValueError: another rank, or a size that is not known.
     """
     shapes = (tuple(target), tuple(stage.feature_shape))
-    known = all(None not in shape[1:] for shape in shapes)
-    if known and len(shapes[0]) == len(shapes[1]) and len(shapes[0]) in ranks:
+    if len(target) in ranks and grids(*shapes) is not None:
         return
     raise ValueError(
         f"{type(who).__name__} rebuilds {what} {' or '.join(ranks.values())} of known size. "
         f"Received, at stage {stage.depth}: {what} {shapes[0]}, features {shapes[1]}. Build the "
-        "model for whole sizes, or give `reconstruction_weight=0`, which needs no decoder."
+        "model for whole sizes, tokens of an image without a class token; or give "
+        "`reconstruction_weight=0`, which needs no decoder."
     )

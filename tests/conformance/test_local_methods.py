@@ -11,7 +11,7 @@ import keras_trgl as trgl
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, InfoPro, LocalMethod, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, InfoPro, InfoProL, LocalMethod, PredSim, VanGL
 from keras_trgl.regimes import Buffered, Sequential
 
 pytestmark = pytest.mark.sampled(1)
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.sampled(1)
 METHODS = {
     "info_pro_contrast": lambda: InfoPro("contrast"),
     "info_pro": lambda: InfoPro("softmax", 2.0),
+    "info_pro_l": InfoProL,
     "vangl": VanGL,
     "trgl": lambda: TRGL(0.5),
     "pred_sim": lambda: PredSim(0.9),

@@ -7,7 +7,7 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, EndToEnd, InfoPro, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, EndToEnd, InfoPro, InfoProL, PredSim, VanGL
 
 pytestmark = pytest.mark.sampled(3)
 
@@ -19,11 +19,13 @@ METHODS = {
     "dgl": DGL(),
     "info_pro": InfoPro("softmax", reconstruction_weight=0.5),
     "info_pro_contrast": InfoPro("contrast", (2.0, 0.5), (0.5, 1.0), mean=0.5, std=0.25),
+    "info_pro_l": InfoProL(0.5),
     "e2e": EndToEnd(),
 }
 FURTHER = {
     "pred_sim": ("similarity",),
     "info_pro": ("reconstruction",),
+    "info_pro_l": ("reconstruction",),
     "info_pro_contrast": ("reconstruction", "contrast"),
 }
 """Terms that a method logs beside the task loss and the energy."""
