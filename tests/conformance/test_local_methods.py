@@ -20,6 +20,7 @@ METHODS = {
     "info_pro_contrast": lambda: InfoPro("contrast"),
     "info_pro": lambda: InfoPro("softmax", 2.0),
     "info_pro_l": InfoProL,
+    "trgl_on_info_pro": lambda: TRGL(0.5, on=InfoPro("contrast")),
     "vangl": VanGL,
     "trgl": lambda: TRGL(0.5),
     "pred_sim": lambda: PredSim(0.9),

@@ -20,9 +20,11 @@ METHODS = {
     "info_pro": InfoPro("softmax", reconstruction_weight=0.5),
     "info_pro_contrast": InfoPro("contrast", (2.0, 0.5), (0.5, 1.0), mean=0.5, std=0.25),
     "info_pro_l": InfoProL(0.5),
+    "trgl_on_info_pro": TRGL(0.5, on=InfoPro("contrast")),
     "e2e": EndToEnd(),
 }
 FURTHER = {
+    "trgl_on_info_pro": ("reconstruction", "contrast"),
     "pred_sim": ("similarity",),
     "info_pro": ("reconstruction",),
     "info_pro_l": ("reconstruction",),
