@@ -117,6 +117,10 @@ EXAMPLES = {
         lambda: trgl.export.ServerFiles(warmup=(1, 8), labels={"stable": 1}),
         "ServerFiles(warmup=(1, 8), labels={'stable': 1})",
     ),
+    "heads.BlocksHead": (
+        lambda: trgl.heads.BlocksHead(10, [keras.layers.Dense(4)], name="head"),
+        "BlocksHead(units=10, blocks=[Dense], kernel_initializer=GlorotUniform, name='head')",
+    ),
     "heads.ConvHead": (
         lambda: trgl.heads.ConvHead(10, weight_decay=1e-4, name="head"),
         "ConvHead(units=10, weight_decay=0.0001, name='head')",
@@ -191,6 +195,10 @@ EXAMPLES = {
     "losses.SimilarityMatching": (
         lambda: trgl.losses.SimilarityMatching(name="alike"),
         "SimilarityMatching(name='alike')",
+    ),
+    "methods.AugLocal": (
+        lambda: trgl.methods.AugLocal(3, pyramid=True),
+        "AugLocal(depth=3, pyramid=True)",
     ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "losses.SupervisedContrastive": (

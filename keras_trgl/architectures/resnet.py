@@ -22,7 +22,8 @@ def resnet(
     gain: float = 0.1,
     weight_decay: float = 0.0,
     normalization: Callable[..., Any] = BatchNormalization,
-) -> list[ResidualBlock]:
+    separate_stem: bool = False,
+) -> list[keras.layers.Layer]:
     """Give a ResNet of depth 6n + 2 for small images as (depth − 2)/2 basic blocks.
 
     A block is conv-BN-ReLU-conv-BN, sum, ReLU; its residual is the branch after the second BN.
@@ -39,9 +40,12 @@ def resnet(
         weight_decay: float ≥ 0. PyTorch-style coupled decay of every parameter. Defaults to `0.0`.
         normalization: class or function that makes a batch normalization from `momentum` and
             `epsilon`. Defaults to `BatchNormalization`.
+        separate_stem: bool. Whether the stem is a block of its own, without energy, before the
+            others, as InfoPro with 16 stages and AugLocal count it; the model is then built by its
+            first data. Defaults to `False`.
 
     Returns:
-        List of `ResidualBlock`.
+        List of `ResidualBlock`, with `separate_stem` after a `keras.Sequential`.
 
     Raises:
         ValueError: `depth` is no `2 * len(widths) * n + 2`, or `shortcut` is another word.
@@ -63,11 +67,14 @@ def resnet(
             f"Near it: {max(depth - 2, step) // step * step + 2}."
         )
     make = Maker(gain, weight_decay, normalization)
-    blocks: list[ResidualBlock] = []
+    blocks: list[keras.layers.Layer] = []
+    stem: Layers | None = None
     before = widths[0]
     for width in widths:
         for position in range((depth - 2) // step):
             first = not blocks
+            entry = [*make.conv(width, 3), make.norm(), relu()] if first else None
+            stem, entry = (entry, None) if first and separate_stem else (stem, entry)
             stride = 2 if position == 0 and not first else 1
             skip: Layers = []
             if stride == 2 or before != width:
@@ -82,12 +89,12 @@ def resnet(
                     branch,
                     shortcut=skip,
                     activation="relu",
-                    entry=[*make.conv(width, 3), make.norm(), relu()] if first else None,
-                    input_shape=input_shape if first else None,
+                    entry=entry,
+                    input_shape=input_shape if entry else None,
                 )
             )
             before = width
-    return blocks
+    return blocks if stem is None else [keras.Sequential(stem), *blocks]
 
 
 @public

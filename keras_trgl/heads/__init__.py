@@ -1,5 +1,6 @@
 """Auxiliary heads F_k: from a stage's features to a prediction."""
 
+from keras_trgl.heads.blocks import BlocksHead as BlocksHead
 from keras_trgl.heads.conv import ConvHead as ConvHead
 from keras_trgl.heads.dense import DenseHead as DenseHead
 from keras_trgl.heads.dgl import DGLHead as DGLHead

@@ -1,5 +1,6 @@
 """Methods: what a stage learns from."""
 
+from keras_trgl.methods.aug_local import AugLocal as AugLocal
 from keras_trgl.methods.dgl import DGL as DGL
 from keras_trgl.methods.end_to_end import EndToEnd as EndToEnd
 from keras_trgl.methods.info_pro import InfoPro as InfoPro

@@ -8,6 +8,7 @@ import pytest
 
 from keras_trgl import GreedyModel
 from keras_trgl.heads import (
+    BlocksHead,
     ConvHead,
     DenseHead,
     DGLHead,
@@ -22,6 +23,7 @@ HEADS = {
     "conv": ConvHead,
     "norm": NormHead,
     "dense": functools.partial(DenseHead, hidden=(8, 8), pool=2),
+    "blocks": functools.partial(BlocksHead, blocks=(), normalize=True),
     "dgl": DGLHead,
     "dgl_cnn": functools.partial(DGLHead, kind="cnn"),
     "infopro": functools.partial(InfoProHead, convolutions=2, dense=3),

@@ -11,7 +11,7 @@ import keras_trgl as trgl
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, InfoPro, InfoProL, LocalMethod, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, AugLocal, InfoPro, InfoProL, LocalMethod, PredSim, VanGL
 from keras_trgl.regimes import Buffered, Sequential
 
 pytestmark = pytest.mark.sampled(1)
@@ -21,13 +21,14 @@ METHODS = {
     "info_pro": lambda: InfoPro("softmax", 2.0),
     "info_pro_l": InfoProL,
     "trgl_on_info_pro": lambda: TRGL(0.5, on=InfoPro("contrast")),
+    "aug_local": lambda: AugLocal(1),
     "vangl": VanGL,
     "trgl": lambda: TRGL(0.5),
     "pred_sim": lambda: PredSim(0.9),
     "dgl": DGL,
     "dgl_cnn": lambda: DGL("cnn"),
 }
-NOT_A_PREFIX = set()
+NOT_A_PREFIX = {"aug_local"}
 """Methods whose early stages depend on the later ones."""
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(16, 8, 8, 1)).astype("float32")

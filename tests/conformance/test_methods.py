@@ -7,7 +7,7 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, EndToEnd, InfoPro, InfoProL, PredSim, VanGL
+from keras_trgl.methods import DGL, TRGL, AugLocal, EndToEnd, InfoPro, InfoProL, PredSim, VanGL
 
 pytestmark = pytest.mark.sampled(3)
 
@@ -21,6 +21,7 @@ METHODS = {
     "info_pro_contrast": InfoPro("contrast", (2.0, 0.5), (0.5, 1.0), mean=0.5, std=0.25),
     "info_pro_l": InfoProL(0.5),
     "trgl_on_info_pro": TRGL(0.5, on=InfoPro("contrast")),
+    "aug_local": AugLocal(1),
     "e2e": EndToEnd(),
 }
 FURTHER = {
