@@ -1,5 +1,6 @@
 """InfoPro: keep what rebuilds the image, and what tells the classes."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from numbers import Real
@@ -140,7 +141,7 @@ class InfoPro(LocalMethod):
         rebuilding, label = self.stage_weights(stage.depth, stage.num_stages)
         if self.variant == "contrast" and label:
             # The net ends in `embedding` numbers where a head would have `units`.
-            place = StagePlace(**{**vars(stage), "units": self.embedding})
+            place = dataclasses.replace(stage, units=self.embedding)
             layers["contrast"] = make_head(self.head, HEADS, place, self, None)
         if rebuilding:
             check_rebuilds(self, stage, stage.data_shape, "images", IMAGES)

@@ -22,6 +22,7 @@ def make(method, head, seed=0):
     return model
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("head", [ConvHead, DGLHead])
 def test_with_the_head_that_is_given_it_is_vangl_bit_for_bit(head):
     one, other = make(DGL(head(3)), head(3)), make(VanGL(), head(3))

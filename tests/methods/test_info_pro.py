@@ -40,6 +40,7 @@ def test_weights_run_linearly_over_depth():
     assert method.stage_weights(1, 2) == (20.0, 0.2)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["1c2f", "2c2f"])
 def test_without_reconstruction_it_is_vangl_with_the_same_heads(name):
     counts = {"convolutions": int(name[0]), "dense": int(name[2])}
@@ -174,6 +175,7 @@ def test_images_of_any_type_are_mapped_back():
     )
 
 
+@pytest.mark.long
 def test_one_hot_labels_are_the_same_labels():
     logs = []
     for one_hot in (False, True):

@@ -130,6 +130,19 @@ def test_the_best_depth_is_sought_among_those_that_predict():
     assert trgl.callbacks.DepthProgbar.shorten(logs)["best_depth"] == 2
 
 
+@pytest.mark.multi_device
+@pytest.mark.parametrize("rule", ["memory", "time"])
+def test_devices_are_chosen_without_the_head_that_is_not_there(rule):
+    strategy = trgl.distribute.StageParallelStrategy(["CPU:0", "CPU:1"], stage_devices=rule)
+    with strategy.scope():
+        placed = make()
+    fit(placed)
+    plain = make()
+    fit(plain)
+    for one, other in zip(plain.get_weights(), placed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_it_is_saved_and_shown(tmp_path):
     model = make()
     fit(model)

@@ -162,6 +162,23 @@ class TwoConvolutions(trgl.methods.LocalMethod):
         return {"row": keras.Sequential(row)}
 
 
+def test_the_published_value_comes_through_fit():
+    keras.config.set_floatx("float64")
+    features = np.array([[1.0, 2, 3, 4], [2, 2, 0, 4], [-1, 0, 1, 0]])
+    stages = [[keras.layers.Activation("linear")]]
+    model = GreedyModel(stages, [LinearHead(3)], method=PredSim(0.99), seed=0)
+    model.build((None, 4))
+    model._network.parts[0].layers["similarity"].kernel.assign(np.eye(4))
+
+    def constant(y_true, y_pred):
+        return 0.0 * y_pred[:, 0] + 1.25
+
+    model.compile("sgd", constant)
+    history = model.fit(features, np.array([0, 1, 0]), batch_size=3, verbose=0).history
+    assert history["stage_1_similarity"][0] == pytest.approx(0.99 * 0.178070370, abs=1e-8)
+    assert history["stage_1_objective"][0] == pytest.approx(0.188789666, abs=1e-8)
+
+
 def test_devices_give_its_numbers_bit_for_bit():
     plain = make(PredSim(0.9))
     fit(plain)
