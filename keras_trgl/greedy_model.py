@@ -179,7 +179,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         Args:
             optimizer: str or Keras optimizer, copied for every stage (used as it is with one
                 stage), or a list of K. Defaults to `"rmsprop"`.
-            loss: as in Keras; every head's. Defaults to `None`.
+            loss: as in Keras; every head's, or a list of K, one per head. Defaults to `None`.
             loss_weights: as in Keras. Defaults to `None`.
             metrics: list of Keras metrics, of which every head gets copies, or a list of K such
                 lists. Defaults to `None`.

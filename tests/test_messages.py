@@ -144,7 +144,7 @@ MISTAKES = {
     ),
     # Compiling and training.
     "losses by name": (lambda: compiled(loss={"nope": LOSS}), r"must be one loss.*\['nope'\]"),
-    "a loss per stage": (lambda: compiled(loss=[LOSS, LOSS]), "Received: a list of 2"),
+    "losses of other stages": (lambda: compiled(loss=[LOSS] * 3), "Received: a list of 3"),
     "a class of a loss": (
         lambda: compiled(loss=keras.losses.MeanSquaredError),
         "`loss` must hold objects.*Received: the class MeanSquaredError",

@@ -101,7 +101,7 @@ def split_model(
     end = len(flat.calls)
     if with_top:
         end = top_start(flat, main, sums.counts)
-    else:
+    elif head_input is None:
         check_no_top(model, flat, main, sums.counts)
     body = _slice(flat, 0, end)
     units = find_units(body, body.outputs[0], sums.counts[:end])

@@ -91,7 +91,9 @@ class Part(keras.layers.Layer):
     """
 
     def __init__(self, stretch: Stretch, name: str) -> None:
-        super().__init__(name=name, autocast=False)
+        out = stretch.flat.outputs[0].dtype
+        # What it gives; what comes in is cast by the model's own layers, not here.
+        super().__init__(name=name, autocast=False, dtype=out if "float" in out else None)
         self.stretch = stretch
         called = {id(call.operation): call.operation for call in self.calls if call.is_layer}
         self.layers = list(called.values())
@@ -104,6 +106,12 @@ class Part(keras.layers.Layer):
     def calls(self) -> list[Call]:
         """Calls of layers and operations, in order."""
         return self.stretch.flat.calls
+
+    @property
+    def units(self) -> int | None:
+        """Number of a classifier's outputs, where its last layer tells."""
+        units = getattr(self.calls[-1].operation, "units", None)
+        return units if isinstance(units, int) else None
 
     @property
     def declared_input(self) -> Value:

@@ -98,6 +98,21 @@ class Unfolding:
         return free
 
 
+def as_model(layer: Any) -> Any:
+    """Give a part of a user's model as a functional model of the same layers; others pass.
+
+    Such a model has a configuration, and can be copied.
+
+    Args:
+        layer: layer, a `Part` or another.
+    """
+    if not isinstance(layer, Part):
+        return layer
+    given = layer.declared_input
+    x = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name.replace("/", "_"))
+    return keras.Model(x, Unfolding([x.name])(layer, x), name=layer.name)
+
+
 def _inner(block: ResidualBlock) -> list[Any]:
     return [*block.entry, *block.branch, *block.shortcut]
 
