@@ -200,6 +200,8 @@ class BroughtModel(ShowsNetwork):
                 "that made its layers."
             )
         heads = [cut.top if head == TOP else head for head in config.pop("heads")]
+        # A method that does not cut the gradient has one head for all stages, the last.
+        heads = [*heads[-1:] * (len(cut.stages) - len(heads)), *heads]
         bring_home(cut.stages, heads, get_method(config.get("method", "trgl")))
         return cls._made(cut, heads, brought, config)
 

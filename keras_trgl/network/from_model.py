@@ -235,9 +235,9 @@ def _check_stages(stages: Sequence[Stage]) -> None:
                 home = homes.setdefault(id(variable), depth)
                 if home != depth:
                     raise ValueError(
-                        f"A layer with weights must lie in one stage. Received: {layer.name}, "
-                        f"called in stages {home} and {depth}. Cut where both calls are on one "
-                        "side, or give each call a layer of its own."
+                        "A layer with weights, or random numbers, must lie in one stage. Received: "
+                        f"{layer.name}, called in stages {home} and {depth}. Cut where both calls "
+                        "are on one side, or give each call a layer of its own."
                     )
 
 

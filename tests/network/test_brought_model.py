@@ -233,8 +233,13 @@ def test_features_are_the_output_of_highest_rank_or_the_named_one(tmp_path):
     network.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     data = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
-    # What no stage calls is kept too.
+    # What no stage calls is kept too, in a file of weights as well.
     np.testing.assert_array_equal(again.to_keras()(data)["pooled"], model(data)["pooled"])
+    expected = np.asarray(model(data)["pooled"])
+    network.save_weights(tmp_path / "model.weights.h5")
+    model.get_layer("pooler").kernel.assign(keras.ops.zeros((4, 3)))
+    network.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(model(data)["pooled"], expected)
 
 
 def test_a_difference_names_the_first_layer():
@@ -298,3 +303,51 @@ def test_keras_keeps_the_graph_where_it_is_read():
     assert names == ["stem", "relu0", "r0", "sum0"]
     with pytest.raises(RuntimeError, match=r"as Keras 3.15 keeps them.*Use Keras 3.15"):
         next(graph_calls(layers.Dense(2)))
+
+
+def test_text_and_masks_go_through_the_stages():
+    vectorize = layers.TextVectorization(output_sequence_length=5, vocabulary=["a", "b", "c"])
+    inputs = keras.Input((1,), dtype="string", name="text")
+    x = layers.Embedding(6, 4, mask_zero=True)(vectorize(inputs))
+    for _ in range(2):
+        x = layers.Add()([x, layers.Dense(4)(x)])
+    model = keras.Model(inputs, x)
+    network = brought(model)
+    text = tf.constant([["a b"], ["c a b a b"]])
+    features = text
+    for stage in network.stages:
+        features = stage(features, training=False)
+    expected = model(text, training=False)
+    np.testing.assert_array_equal(features, expected)
+    np.testing.assert_array_equal(features._keras_mask, expected._keras_mask)
+    network.compile("sgd", LOSS)
+    network.fit(text, np.array([0, 1]), verbose=0)
+
+
+def test_a_copy_that_is_none_names_the_layer():
+    class Scaled(layers.Layer):
+        def __init__(self, scale=1.0, **kwargs):
+            super().__init__(**kwargs)
+            self.scale = scale
+
+        def call(self, x):
+            return x * self.scale
+
+        def get_config(self):
+            return super().get_config()
+
+    inputs = keras.Input((4,))
+    x = Scaled(2.0, name="scaled")(layers.Dense(4, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    with pytest.raises(ValueError, match=r"the output of scaled differs on two examples"):
+        brought(model, 1, share=False, method="vangl")
+    assert brought(model, 1, method="vangl").num_stages == 1
+
+
+def test_a_method_of_one_stage_is_saved(tmp_path):
+    network = trained(brought(residual(), 2, method="end_to_end"))
+    network.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        again.predict(images(), verbose=0), network.predict(images(), verbose=0)
+    )

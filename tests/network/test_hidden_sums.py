@@ -134,6 +134,33 @@ def test_energies_and_gradients_are_those_of_residual_blocks(traced, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * scale)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Activated(layers.Layer):
+    """A sum with an activation after it, which keeps neither sum nor residual."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(WIDTH)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return keras.ops.relu(x + self.inner(x))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_sums_before_an_activation_have_the_right_energy_too(traced):
+    one = stacked(lambda k: [Activated()])
+    other = stacked(lambda k: [ResidualBlock([layers.Dense(WIDTH)], activation="relu")])
+    other.set_weights(one.get_weights())
+    mine, theirs = (energies_and_gradients(model, data(), traced) for model in (one, other))
+    np.testing.assert_array_equal(mine[0], theirs[0])
+    np.testing.assert_allclose(mine[1], theirs[1], rtol=1e-6)
+    for a, b in zip(mine[2], theirs[2], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
 def fitted(model, cuts, eager=False):
     network = GreedyModel.from_model(model, cuts, head=LinearHead(3), seed=0)
     network.compile(
