@@ -250,6 +250,7 @@ class StageStep:
             # Only variables are watched: the input carries no gradient back.
             with tf.GradientTape() as tape:
                 features, prediction, task, energy, terms = self._forward(batch)
+                # Inside the tape: a loss scale must be in the gradients that it is taken out of.
                 scaled = self.optimizer.scale_loss(terms.objective)
             self._track(inputs, task, energy, terms)
             told = speaks and self.hooks.overrides_metrics
@@ -322,6 +323,7 @@ class StageStep:
 
     def _track(self, inputs: Any, task: Tensor, energy: Tensor | None, terms: Terms) -> None:
         batch, replicas = rows(inputs), tf.distribute.get_strategy().num_replicas_in_sync
+        # Keras divides a replica's loss by the number of replicas, so that their sum is the mean.
         self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
         self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
         if self.energy_tracker is not None:
@@ -359,6 +361,7 @@ class StageStep:
         """
         inputs, y, sample_weight, data = batch
         with self.on_device():
+            # Not through a shared function: nothing is differentiated, so nothing is to be freed.
             features = self.stage(inputs, training=False)
             self.prediction = self.head(features, training=False)
             x = inputs if data is None else data
