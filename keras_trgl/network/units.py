@@ -119,8 +119,8 @@ def cut_places(cuts: Any, units: Units, flat: Flat, main: Value) -> list[int]:
         if cuts > possible:
             raise ValueError(
                 f"`cuts` must be at most {possible} for this model: a stage needs one of its "
-                f"{sum(units.counts)} {units.counted} and ends where a single tensor passes. "
-                f"Received: cuts={cuts}."
+                f"{sum(units.counts)} {units.counted} and ends where a single tensor passes, not "
+                f"inside a layer. Received: cuts={cuts}."
             )
         groups = nearly_equal(units.counts, cuts)
     return [units.ends[sum(groups[: k + 1]) - 1] for k in range(len(groups) - 1)]
