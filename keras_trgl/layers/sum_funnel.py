@@ -3,6 +3,9 @@
 `+`, `+=`, `-`, `keras.ops.add`, `layers.Add` and `tf.add` of plain tensors all end in two functions
 of TensorFlow, which have no public place. They are replaced here alone, by functions that ask a
 handler of the thread that calls. Without one they do what they did.
+
+A single example is a case of its own: Keras takes the second term of a sum of shape
+`(1, …, 1, channels)` for a bias, squeezes it, and adds it as one. That is seen too.
 """
 
 import contextlib
@@ -18,6 +21,14 @@ from keras_trgl.types import Tensor
 KINDS = {"add_v2": "add", "sub": "subtract"}
 """The functions, and what a handler is told."""
 
+PLACES = {
+    "add_v2": "gen_math_ops",
+    "sub": "gen_math_ops",
+    "squeeze": "gen_array_ops",
+    "bias_add": "gen_nn_ops",
+}
+"""All functions that are replaced, and the modules that they are in."""
+
 Handler = Callable[[str, Callable[[], Tensor], Tensor, Tensor], Tensor]
 """Takes the kind, what makes the result as ever, and the two terms; gives the result."""
 
@@ -27,18 +38,17 @@ _users = 0
 _plain: dict[str, Callable[..., Any]] = {}
 
 
-def _functions() -> Any:
-    """Give the module whose functions all sums go through.
+def _module(name: str) -> Any:
+    """Give the module of a function that sums go through.
 
     Raises:
-        RuntimeError: this TensorFlow has no such module, or no such functions in it.
+        RuntimeError: this TensorFlow has no such module, or no such function in it.
     """
-    module = sys.modules.get("tensorflow.python.ops.gen_math_ops")
-    if not all(callable(getattr(module, name, None)) for name in KINDS):
+    module = sys.modules.get(f"tensorflow.python.ops.{PLACES[name]}")
+    if not callable(getattr(module, name, None)):
         raise RuntimeError(
             "Sums inside layers are found where TensorFlow 2.20 and 2.21 make them. Received: "
-            f"TensorFlow {tf.__version__}, which makes them elsewhere. Use one of those, or give "
-            "`residuals={}` with `on_no_residual='distance'`."
+            f"TensorFlow {tf.__version__}, which makes them elsewhere. Use one of those."
         )
     return module
 
@@ -54,16 +64,16 @@ def watched(handler: Handler | None) -> Iterator[None]:
         handler: function of a kind, a function that makes the result, and the two terms; gives
             the result. `None` makes sums as ever, inside another context too.
     """
-    before = getattr(_watching, "handler", None)
+    before, squeezed = getattr(_watching, "handler", None), getattr(_watching, "squeezed", {})
     if handler is None and before is None:
         yield
         return
     _hold()
-    _watching.handler = handler
+    _watching.handler, _watching.squeezed = handler, {}
     try:
         yield
     finally:
-        _watching.handler = before
+        _watching.handler, _watching.squeezed = before, squeezed
         _release()
 
 
@@ -71,10 +81,10 @@ def _hold() -> None:
     global _users
     with _lock:
         if _users == 0:
-            module = _functions()
-            for name, kind in KINDS.items():
+            modules = {name: _module(name) for name in PLACES}
+            for name, module in modules.items():
                 _plain[name] = getattr(module, name)
-                setattr(module, name, _asking(kind, _plain[name]))
+                setattr(module, name, _REPLACED.get(name) or _asking(name))
         _users += 1
 
 
@@ -84,14 +94,46 @@ def _release() -> None:
         _users -= 1
         if _users == 0:
             for name, plain in _plain.items():
-                setattr(_functions(), name, plain)
+                setattr(_module(name), name, plain)
 
 
-def _asking(kind: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+def _handler() -> Handler | None:
+    return getattr(_watching, "handler", None)
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    """Give what stands in for a sum or a difference."""
+
     def function(x: Any, y: Any, name: str | None = None) -> Any:
-        handler = getattr(_watching, "handler", None)
+        handler = _handler()
         if handler is None:
             return plain(x, y, name)
         return handler(kind, lambda: plain(x, y, name), x, y)
 
+    plain, kind = _plain[name], KINDS[name]
     return function
+
+
+def _squeeze(*args: Any, **kwargs: Any) -> Any:
+    """Squeeze, and remember of what, as it may be a term of a sum."""
+    made = _plain["squeeze"](*args, **kwargs)
+    if _handler() is not None:
+        # Both are held, so that no other tensor gets their identity meanwhile.
+        _watching.squeezed[id(made)] = (made, args[0] if args else kwargs["input"])
+    return made
+
+
+def _bias_add(value: Any, bias: Any, *args: Any, **kwargs: Any) -> Any:
+    """Add a bias, or, where it is a squeezed term of the other's shape, make it a sum again."""
+    handler, (_, term) = _handler(), _squeezed(bias)
+    if handler is None or term is None or value.shape != term.shape:
+        return _plain["bias_add"](value, bias, *args, **kwargs)
+    return handler("add", lambda: _plain["add_v2"](value, term), value, term)
+
+
+def _squeezed(bias: Any) -> tuple[Any, Any]:
+    found: tuple[Any, Any] = getattr(_watching, "squeezed", {}).get(id(bias), (None, None))
+    return found
+
+
+_REPLACED: dict[str, Callable[..., Any]] = {"squeeze": _squeeze, "bias_add": _bias_add}

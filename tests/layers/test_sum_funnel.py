@@ -46,6 +46,30 @@ def test_every_sum_goes_through_the_funnel(name, traced):
     np.testing.assert_array_equal(given, 2 * X if kind == "add" else 0 * X)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("shape", [(1, 4), (1, 1, 1, 4), (1, 4, 1, 1)])
+@pytest.mark.parametrize("name", ["keras.ops", "a layer"])
+def test_a_sum_of_one_example_is_no_bias(name, shape, traced):
+    x, seen = tf.reshape(tf.range(4.0), shape), []
+    dense = keras.layers.Dense(4, bias_initializer="ones")
+    dense.build((1, 4))
+
+    def handler(kind, make, one, other):
+        seen.append((kind, tuple(one.shape), tuple(other.shape)))
+        return make()
+
+    def call(x):
+        with watched(handler):
+            dense(tf.reshape(x, (1, 4)))
+            return (
+                keras.ops.add(x, 2 * x) if name == "keras.ops" else keras.layers.Add()([x, 2 * x])
+            )
+
+    given = call(x) if not traced else tf.function(call, autograph=False)(x)
+    assert seen == [("add", shape, shape)]
+    np.testing.assert_array_equal(given, 3 * x)
+
+
 def test_functions_are_put_back():
     before = {name: getattr(GEN_MATH_OPS, name) for name in sum_funnel.KINDS}
     with pytest.raises(KeyError), watched(lambda *_: {}[0]):

@@ -184,6 +184,21 @@ def test_training_is_that_of_residual_blocks(eager):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_single_example_trains(eager):
+    inputs = keras.Input((4,))
+    x = inputs
+    for _ in range(2):
+        x = layers.Add()([x, layers.Dense(4)(x)])
+    network = GreedyModel.from_model(keras.Model(inputs, x), 2, head=LinearHead(3), seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile("sgd", loss, run_eagerly=eager)
+    example, stage = np.ones((1, 4), "float32"), network.stages[0]
+    expected = np.mean((keras.ops.convert_to_numpy(stage(example, training=False)) - example) ** 2)
+    logs = network.train_on_batch(example, np.array([1]), return_dict=True)
+    np.testing.assert_allclose(logs["stage_1_energy"], expected, rtol=1e-5)
+
+
 def test_a_hidden_sum_is_named_by_its_layer_and_number():
     stages = split_model(custom(), 2, residuals={"block_1.2": None}).stages
     names = [unit.name for stage in stages for unit in stage.residual_units]
