@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_trgl import GreedyModel, distribute, regimes
+from keras_trgl.export.exported_parts import compute_types, in_float32
 from keras_trgl.heads import LinearHead
 from keras_trgl.network.calls import graph_calls
 
@@ -351,3 +352,30 @@ def test_a_method_of_one_stage_is_saved(tmp_path):
     np.testing.assert_array_equal(
         again.predict(images(), verbose=0), network.predict(images(), verbose=0)
     )
+
+
+def test_a_part_is_copied_in_float32_for_converters():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", dtype="mixed_float16")(inputs)
+    x = x + layers.Conv2D(4, 3, padding="same", dtype="mixed_float16")(x)
+    network = brought(keras.Model(inputs, x), 1)
+    assert "float16" in compute_types(network.stages[0].blocks[0])
+    stages, heads = in_float32(network.stages, network.heads, network.input_shape)
+    assert not {"float16"} & {t for stage in stages for t in compute_types(stage.blocks[0])}
+    prediction = heads[0](stages[0](images()))
+    np.testing.assert_allclose(prediction, network.predict(images(), verbose=0), atol=1e-2)
+
+
+def test_regularizers_of_the_models_layers_count_in_their_stage():
+    inputs = keras.Input((4,))
+    x = inputs
+    for _ in range(2):
+        x = layers.Add()([x, layers.Dense(4, kernel_regularizer="l2")(x)])
+    model = keras.Model(inputs, x)
+    network = brought(model, method="vangl")
+    network.compile(keras.optimizers.SGD(0.0), LOSS)
+    data, labels = np.ones((3, 4), "float32"), np.arange(3)
+    logs = network.train_on_batch(data, labels, return_dict=True)
+    for k, layer in enumerate(layer for layer in model.layers if layer.weights):
+        expected = logs[f"stage_{k + 1}_loss"] + 0.01 * np.sum(np.square(layer.get_weights()[0]))
+        np.testing.assert_allclose(logs[f"stage_{k + 1}_objective"], expected, rtol=1e-5)
