@@ -137,7 +137,8 @@ class AugLocal(LocalMethod):
         try:
             return copy_layer(block, f"like_{block.name}")
         except ValueError as error:
-            raise _refusal(stage, block, str(error.__cause__ or error)) from error
+            why = str(error.__cause__ or error).split(" (")[0]
+            raise _refusal(stage, block, why) from error
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

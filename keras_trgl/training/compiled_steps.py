@@ -17,7 +17,7 @@ from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
-from keras_trgl.training.exit_settings import exit_settings
+from keras_trgl.training.exit_settings import exit_settings, losses_of
 from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.loss_form import loss_name
@@ -55,7 +55,7 @@ class CompiledSteps:
         network: `StagedNetwork`, or `None` for no steps.
         optimizers: list of Keras optimizers, one per stage.
         hooks: what a subclass of the model overrides.
-        loss: Keras loss of every head.
+        loss: Keras loss of every head, or a list of one per head.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
 
@@ -69,7 +69,8 @@ class CompiledSteps:
     ) -> None:
         self.steps: list[StageStep] = []
         self.stored: StoredStep | None = None
-        self.loss = loss
+        # What labels must be like is the same for all heads: the last one's loss tells.
+        self.loss = loss if network is None else losses_of(loss, network.num_stages)[-1]
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return

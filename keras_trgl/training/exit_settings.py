@@ -20,8 +20,9 @@ def exit_settings(predicts: Sequence[bool], **settings: Any) -> Callable[[int], 
 
     Args:
         predicts: list of K bools, whether each stage has a head.
-        **settings: `loss`, `loss_weights`: every head's. `metrics`, `weighted_metrics`: as in
-            Keras, for every head, or a list of K lists (or `None`), one per head.
+        **settings: `loss`: every head's, or a list of K. `loss_weights`: every head's. `metrics`,
+            `weighted_metrics`: as in Keras, for every head, or a list of K lists (or `None`), one
+            per head.
 
     Returns:
         Function of k, counted from 0, that gives the settings of head k. It makes the copies, so
@@ -30,9 +31,9 @@ def exit_settings(predicts: Sequence[bool], **settings: Any) -> Callable[[int], 
     Raises:
         ValueError: lists of metrics for another number of heads, or lists beside metrics.
     """
-    _check_kinds(settings)
-    _tell_where_metrics_go(predicts, settings)
     num_stages = len(predicts)
+    _check_kinds(settings, num_stages)
+    _tell_where_metrics_go(predicts, settings)
     shares = {
         key: _per_stage(key, value, num_stages) if key in METRIC_SETTINGS else [value] * num_stages
         for key, value in settings.items()
@@ -41,6 +42,7 @@ def exit_settings(predicts: Sequence[bool], **settings: Any) -> Callable[[int], 
         if key in shares:
             kept = zip(predicts, shares[key], strict=True)
             shares[key] = [value if has_head else None for has_head, value in kept]
+    shares["loss"] = losses_of(settings.get("loss"), num_stages)
     stages = [
         {
             id(one)
@@ -76,12 +78,23 @@ def _tell_where_metrics_go(predicts: Sequence[bool], settings: dict[str, Any]) -
         )
 
 
-def _check_kinds(settings: dict[str, Any]) -> None:
+def losses_of(loss: Any, num_stages: int) -> list[Any]:
+    """Give every head's loss.
+
+    Args:
+        loss: one loss, or a list of one per head.
+        num_stages: int. K.
+    """
+    listed = isinstance(loss, (list, tuple)) and len(loss) == num_stages > 1
+    return list(loss) if listed else [loss] * num_stages
+
+
+def _check_kinds(settings: dict[str, Any], num_stages: int) -> None:
     """Raise where a loss or metric came in a form that Keras takes for something else.
 
     Raises:
         TypeError: a class in place of an object.
-        ValueError: several losses, or losses by name: a head has one prediction.
+        ValueError: losses for another number of heads, or by name: a head has one prediction.
     """
     for key, value in settings.items():
         if key in METRIC_SETTINGS and isinstance(value, str):
@@ -95,11 +108,13 @@ def _check_kinds(settings: dict[str, Any]) -> None:
                     f"{one.__name__}. Call it to make an object: `{one.__name__}()`."
                 )
     loss = settings.get("loss")
-    if isinstance(loss, dict) or (isinstance(loss, (list, tuple)) and len(loss) != 1):
-        shown = list(loss) if isinstance(loss, dict) else f"a list of {len(loss)}"
+    wrong = isinstance(loss, (list, tuple)) and len(loss) not in (1, num_stages)
+    if isinstance(loss, dict) or wrong:
+        shown = list(loss) if isinstance(loss, dict) else f"a list of {len(loss or ())}"
         raise ValueError(
-            "`loss` must be one loss, which every head gets, as a head has one prediction. "
-            f"Received: {shown}. Give the loss itself; other terms come from the method."
+            "`loss` must be one loss, which every head gets, as a head has one prediction, or a "
+            f"list of {num_stages}, one per head. Received: {shown}. Other terms come from the "
+            "method."
         )
 
 

@@ -133,6 +133,16 @@ def functional():
     )
 
 
+def models_as_blocks():
+    def block(shape, width):
+        inputs = keras.Input(shape)
+        return keras.Model(inputs, keras.layers.Conv2D(width, 3, 2, padding="same")(inputs))
+
+    blocks = [block((8, 8, 3), 4), block((4, 4, 4), 8), block((2, 2, 8), 16)]
+    model = GreedyModel.from_blocks(blocks, [1, 1, 1], LinearHead(3), method=AugLocal(1))
+    model.build((None, 8, 8, 3))
+
+
 REFUSED = {
     "depth": (lambda: AugLocal(0), ValueError, r"`depth` must be at least 1.*use `VanGL\(\)`"),
     "type": (lambda: AugLocal(1.5), TypeError, "`depth` must be an integer"),
@@ -149,8 +159,14 @@ REFUSED = {
     "parts of a functional model": (
         functional,
         ValueError,
-        r"AugLocal copies later blocks, which must fit.*head of stage 1: part_3 of type Functional"
-        r".*takes inputs \(None, 4, 4, 8\) alone, not \(None, 8, 8, 4\). Give unbuilt blocks",
+        r"AugLocal copies later blocks, which must fit.*head of stage 1: part_3 of type Part, which "
+        "has weights already, and cannot be made anew from its configuration. Give unbuilt blocks",
+    ),
+    "models as blocks": (
+        models_as_blocks,
+        ValueError,
+        r"AugLocal copies later blocks, which must fit.*stage 1: .*of type Functional, which takes "
+        r"inputs \(None, 2, 2, 8\) alone, not \(None, 4, 4, 4\). Give unbuilt blocks",
     ),
 }
 
