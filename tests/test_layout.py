@@ -21,7 +21,7 @@ RANKS = {
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
-    "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
+    "layers": {"chain", "kernels", "residual_unit", "inner", "copying", "masks"},
     "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
     "methods": {"method"},

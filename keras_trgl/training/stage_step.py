@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.passing import apart, cut, together
 from keras_trgl.network.staged_network import StagePart
@@ -278,7 +279,7 @@ class StageStep:
         features = self.stage(inputs, training=True)
         # Now: where replicas wait for each other, the next one's call puts its own there.
         energy = self.stage.energy
-        prediction = self.head(features, training=True)
+        prediction = keeping_mask(lambda x: self.head(x, training=True), features)
         x = inputs if data is None else data
         task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=True)
         terms = self.objective.terms(batch, features, prediction, task, energy)
@@ -363,7 +364,7 @@ class StageStep:
         with self.on_device():
             # Not through a shared function: nothing is differentiated, so nothing is to be freed.
             features = self.stage(inputs, training=False)
-            self.prediction = self.head(features, training=False)
+            self.prediction = keeping_mask(lambda x: self.head(x, training=False), features)
             x = inputs if data is None else data
             task = self.hooks.loss(self.exit, x, y, self.prediction, sample_weight, training=False)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
