@@ -13,7 +13,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.brought_model import BroughtModel
-from keras_trgl.network.door import plain
+from keras_trgl.network.door import has_no_rows, plain
 from keras_trgl.network.ownership import (
     bring_home,
     claim,
@@ -100,6 +100,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         check_overrides(type(self), GreedyModel)
         self.method = get_method(method)
         self.regime = get_regime(regime)
+        for setting in (self.method, self.regime):
+            setting.settle()
         self.seed_is_given = seed is not None
         self._network = StagedNetwork(stages, heads, self.method, pick_seed(seed))
         claim(self, self._network.given_layers)
@@ -293,7 +295,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     @on_devices
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
-        check_ready(self, trains=True)
+        check_ready(self, True, self._trainer.hooks.overrides_loss)
         with readable_errors():
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -301,7 +303,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     @on_devices
     def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate on one batch; returns what `evaluate` returns."""
-        check_ready(self)
+        check_ready(self, has_loss=self._trainer.hooks.overrides_loss)
         with self._trainer.evaluating(), readable_errors():
             logs = super().test_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -330,6 +332,11 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         """
         self.drain()
         self._network.door.note(x)
+        if has_no_rows(x):
+            raise ValueError(
+                "Predictions are made of one row at least. Received: data without any. Leave "
+                "empty parts of the data out."
+            )
         predictions = self._network.all_exits(self.name).predict(plain(x), **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 

@@ -51,6 +51,27 @@ class Recorded:
         return shown(self)
 
 
+class Settled(Recorded):
+    """Base of settings that a model reads when it is made and when its steps are traced.
+
+    Once a model has one, its arguments cannot be set: what was traced would not follow, while
+    `repr` and a saved model would tell the new value.
+    """
+
+    def settle(self) -> None:
+        """Say that a model has it."""
+        vars(self)["_settled"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if vars(self).get("_settled") and name in inspect.signature(type(self)).parameters:
+            raise AttributeError(
+                f"`{name}` is settled once a model has this {type(self).__name__}. Received: "
+                f"{name}={value!r}. Make another model with "
+                f"`{type(self).__name__}({name}={value!r})`."
+            )
+        super().__setattr__(name, value)
+
+
 class Arguments:
     """The arguments of one object, by the class whose `__init__` took them.
 

@@ -86,7 +86,7 @@ class FitSetup:
             ValueError: labels out of range, `epochs` that are not the regime's, or a check that
                 failed inside a step.
         """
-        check_ready(self._model, trains=True)
+        check_ready(self._model, True, self._trainer.hooks.overrides_loss)
         check_fit_numbers(
             given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
         )

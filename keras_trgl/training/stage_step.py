@@ -21,6 +21,7 @@ from keras_trgl.network.passing import apart, cut, together
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.optimizers import settle_average
+from keras_trgl.training.plain_errors import plain_errors
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
     Batch,
@@ -311,7 +312,7 @@ class StageStep:
                 step._trackers_of(step._forward(full)[-1].further)
                 return tf.zeros([1])
 
-        with self.on_device():
+        with self.on_device(), plain_errors():
             Probe(autocast=False)(leaves)
 
     def _trackers_of(self, names: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Trainer:
         self._exit().compute_metrics(*asked)
 
     def _exit(self) -> Any:
-        check_ready(self._model)
+        check_ready(self._model, has_loss=self.hooks.overrides_loss)
         return self.hooks.exit or self.steps.steps[-1].exit
 
     @property
@@ -221,7 +221,7 @@ class Trainer:
         Raises:
             ValueError: labels out of range.
         """
-        check_ready(self._model)
+        check_ready(self._model, has_loss=self.hooks.overrides_loss)
         if len(args) > 1 or "y" in kwargs:
             self.check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
         if "callbacks" not in kwargs and len(args) < 7:
@@ -240,6 +240,9 @@ class Trainer:
             with contextlib.suppress(ValueError):
                 names = list(step.exit.get_metrics_result())
                 break
+        if not logs:
+            # Of no rows, as in Keras.
+            return []
         values = [logs[name] for name in names]
         return values[0] if len(values) == 1 else values
 
