@@ -204,6 +204,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        micro_batches: int = 1,
     ) -> None:
         """Configure training, as `keras.Model.compile` does, for every stage.
 
@@ -221,10 +222,16 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
                 saves no memory. Defaults to `"auto"`.
             auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
                 Defaults to `True`.
+            micro_batches: int ≥ 1. Parts that every stage trains a batch in, one after the
+                other, to save memory; one update follows, and metrics see the batch. As with the
+                whole batch but for what looks across examples: batch normalization takes each
+                part's statistics, and moves its averages once a part; dropout draws for each
+                part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
-                several devices; or the scope of another strategy than the model's.
+                several devices; `micro_batches` with replicas or with XLA; or the scope of
+                another strategy than the model's.
         """
         given = locals()
         self.placement.check_scope(self.name)

@@ -56,6 +56,7 @@ TENSORFLOW = {
     "feeding/feature_store",
     "feeding/training_data",
     "splitting/profile",
+    "diagnostics/peak",
 }
 TENSORFLOW_FOLDERS = {"training", "datasets", "callbacks", "distribute", "search", "export"}
 

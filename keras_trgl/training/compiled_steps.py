@@ -56,6 +56,7 @@ class CompiledSteps:
         optimizers: list of Keras optimizers, one per stage.
         hooks: what a subclass of the model overrides.
         loss: Keras loss of every head.
+        micro_batches: int ≥ 1. Parts that every stage trains a batch in. Defaults to `1`.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
 
@@ -65,6 +66,7 @@ class CompiledSteps:
         optimizers: Sequence[Any] = (),
         hooks: SubclassHooks | None = None,
         loss: Any = None,
+        micro_batches: int = 1,
         **settings: Any,
     ) -> None:
         self.steps: list[StageStep] = []
@@ -81,7 +83,10 @@ class CompiledSteps:
                 exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
-                    StageStep(k + 1, part, exit_model, optimizer, method, told, device)
+                    StageStep(
+                        *(k + 1, part, exit_model, optimizer, method, told, device),
+                        micro_batches=micro_batches,
+                    )
                 )
 
     def trainable_variables(self, k: int) -> list[Any]:
