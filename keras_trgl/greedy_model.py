@@ -205,6 +205,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         micro_batches: int = 1,
+        remat: bool | int = False,
     ) -> None:
         """Configure training, as `keras.Model.compile` does, for every stage.
 
@@ -227,6 +228,9 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
                 whole batch but for what looks across examples: batch normalization takes each
                 part's statistics, and moves its averages once a part; dropout draws for each
                 part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
+            remat: bool or int ≥ 1, blocks between two tensors that a stage keeps; what lies
+                between is made anew in the backward pass, the last of them apart. Loss,
+                gradients and states stay as they are. `True` is 1. Defaults to `False`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on

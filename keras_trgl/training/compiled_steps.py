@@ -22,6 +22,7 @@ from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.loss_form import loss_name
 from keras_trgl.training.optimizers import StageOptimizers
+from keras_trgl.training.remat import Remat, segment_length
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
 from keras_trgl.training.stage_step import Exit, StageStep
@@ -57,6 +58,8 @@ class CompiledSteps:
         hooks: what a subclass of the model overrides.
         loss: Keras loss of every head.
         micro_batches: int ≥ 1. Parts that every stage trains a batch in. Defaults to `1`.
+        remat: bool or int ≥ 1, blocks between two tensors that are kept, as in `compile`.
+            Defaults to `False`.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
 
@@ -67,6 +70,7 @@ class CompiledSteps:
         hooks: SubclassHooks | None = None,
         loss: Any = None,
         micro_batches: int = 1,
+        remat: bool | int = False,
         **settings: Any,
     ) -> None:
         self.steps: list[StageStep] = []
@@ -75,6 +79,7 @@ class CompiledSteps:
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
+        length = segment_length(remat)
         own = exit_settings(network.num_stages, loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
@@ -86,6 +91,7 @@ class CompiledSteps:
                     StageStep(
                         *(k + 1, part, exit_model, optimizer, method, told, device),
                         micro_batches=micro_batches,
+                        remat=None if length is None else Remat(length),
                     )
                 )
 

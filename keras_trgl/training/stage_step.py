@@ -21,6 +21,7 @@ from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.micro_batches import LossFactor, MicroBatches, Pass
 from keras_trgl.training.optimizers import settle_average
+from keras_trgl.training.remat import Remat
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
     Batch,
@@ -55,6 +56,7 @@ class StageStep:
         hooks: what a subclass of the model overrides.
         device: str, the device that the step runs on, or `None` for any. Defaults to `None`.
         micro_batches: int ≥ 1. Parts that a batch is trained in. Defaults to `1`.
+        remat: what makes activations anew in the backward pass, or `None`. Defaults to `None`.
 
     Attributes:
         raise_on_nan: bool. Whether a loss that is not finite stops the step before its update.
@@ -70,6 +72,7 @@ class StageStep:
         hooks: SubclassHooks,
         device: str | None = None,
         micro_batches: int = 1,
+        remat: Remat | None = None,
     ) -> None:
         self.depth = depth
         self.part = part
@@ -86,6 +89,7 @@ class StageStep:
         self.loss_trackers: dict[str, Any] = {}
         self.staleness_tracker: Any = None
         self.micro_batches = micro_batches
+        self.remat = remat
         self.prediction: Any = None
         self.retrace()
 
@@ -311,7 +315,8 @@ class StageStep:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:
         """Give features, prediction, this replica's task loss, plain energy, and the objective."""
         inputs, y, sample_weight, data = batch
-        features = self.stage(inputs, training=True)
+        with self.stage.run_by(self.remat):
+            features = self.stage(inputs, training=True)
         # Now: where replicas wait for each other, the next one's call puts its own there.
         energy = self.stage.energy
         prediction = self.head(features, training=True)

@@ -71,8 +71,8 @@ class Trainer:
         """
         network, optimizer = self.network, given["optimizer"]
         check_integer("steps_per_execution", given["steps_per_execution"], 1)
-        parts = {"micro_batches": given["micro_batches"]}
-        check_parts(**parts, jit_compile=given["jit_compile"], placement=network.placement)
+        parts = {name: given[name] for name in ("micro_batches", "remat")}
+        check_parts(given["micro_batches"], given["jit_compile"], network.placement)
         settings = {name: given[name] for name in SETTINGS}
         loop = {name: given[name] for name in ("run_eagerly", "steps_per_execution")}
         # "auto" is off: XLA orders the stages as it likes, and memory is not saved.
