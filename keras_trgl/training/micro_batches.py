@@ -90,7 +90,7 @@ class MicroBatches:
         divisor = self._divisor_of_all(given)
         settled = self._settled(given, divisor)
         train = self._trained[keeps_features, keeps_prediction]
-        found, kept = self._in_turn(train, divisor, settled, given)
+        found, (kept, slices) = self._in_turn(train, divisor, settled, given)
         moves: list[Any] = []
         if settled is not None:
             moves = self._objective.moves(*settled, found["task"])
@@ -101,7 +101,7 @@ class MicroBatches:
             found["task"],
             found["energy"],
             Terms(found["objective"], found["further"], moves),
-            lambda: self._gradients(found["gradients"], kept["slices"]),
+            lambda: self._gradients(found["gradients"], slices),
         )
 
     def _gradients(self, dense: Any, slices: Any) -> list[Any]:
@@ -112,7 +112,7 @@ class MicroBatches:
         ]
 
     def _in_turn(self, part: "_Part", *given: Any) -> tuple[Any, Any]:
-        """Run a function of (start, stop, …) on every part, and give sums and rows of outputs."""
+        """Run a function of (start, stop, …) on every part, and give sums, and outputs as one."""
         total = rows(given[-1][0][0])
         size = (total + self.count - 1) // self.count
         if tf.executing_eagerly():
@@ -123,25 +123,30 @@ class MicroBatches:
             return _added(*sums), tf.nest.map_structure(join, *kept)
         sums, kept = part.shared.outputs(tf.constant(0), total, *given)
         zeros = [tf.zeros(one.shape, one.dtype) for one in _there(sums)]
-        arrays = [
-            tf.TensorArray(one.dtype, 0, True, infer_shape=False, element_shape=one.shape)
-            for one in _there(kept)
+        rows_of = [
+            _Rows(one, total, placed)
+            for placed, side in ((True, kept[0]), (False, kept[1]))
+            for one in _there(side)
         ]
 
-        def body(place: Any, start: Any, sums: Any, arrays: Any) -> Any:
+        def body(place: Any, start: Any, sums: Any, states: Any) -> Any:
             stop = tf.minimum(start + size, total)
             more, left = part.shared(start, stop, *given)
             sums = [one + two for one, two in zip(sums, _there(more), strict=True)]
-            arrays = [a.write(place, one) for a, one in zip(arrays, _there(left), strict=True)]
-            return place + 1, stop, sums, arrays
+            states = [
+                one.put(state, place, start, stop, left)
+                for one, state, left in zip(rows_of, states, _there(left), strict=True)
+            ]
+            return place + 1, stop, sums, states
 
-        _, _, zeros, arrays = tf.while_loop(
+        _, _, zeros, states = tf.while_loop(
             lambda place, start, *_: start < total,
             body,
-            [tf.constant(0), tf.constant(0), zeros, arrays],
+            [tf.constant(0), tf.constant(0), zeros, [one.begin() for one in rows_of]],
             parallel_iterations=1,
         )
-        return _filled(sums, zeros), _filled(kept, [one.concat() for one in arrays])
+        whole = [one.end(state) for one, state in zip(rows_of, states, strict=True)]
+        return _filled(sums, zeros), _filled(kept, whole)
 
     def _train(
         self,
@@ -175,19 +180,19 @@ class MicroBatches:
         slices = [
             (g.values, g.indices) if isinstance(g, tf.IndexedSlices) else None for g in gradients
         ]
-        return sums, {**kept, "slices": slices}
+        return sums, (kept, slices)
 
     def _look(self, start: Any, stop: Any, divisor: Any, given: Any) -> tuple[Any, Any]:
         """Give a part's share of the task loss, in training mode, and learn nothing."""
         batch, share, factor = self._taken(start, stop, divisor, given)
-        return [_weighed(share, self._run(batch, share, factor, None).task)], []
+        return [_weighed(share, self._run(batch, share, factor, None).task)], ([], [])
 
     def _count(self, start: Any, stop: Any, given: Any) -> tuple[Any, Any]:
         """Give what a part adds to what the loss is divided by, which a mask may decide."""
         (inputs, y, sample_weight, _), _, _ = self._taken(start, stop, None, given)
         # In inference mode, for the mask alone: all else falls out of the traced function.
         prediction = self._stage_part.head(self._stage_part.stage(inputs, training=False))
-        return [self._divisor(inputs, y, sample_weight, mask_of(prediction))], []
+        return [self._divisor(inputs, y, sample_weight, mask_of(prediction))], ([], [])
 
     def _taken(self, start: Any, stop: Any, divisor: Any, given: Any) -> Any:
         """Give a part of the batch, its share of the examples, and its loss factor."""
@@ -315,6 +320,40 @@ class _Part:
     def __init__(self, function: Any) -> None:
         self.function = function
         self.shared = SharedFunction(function)
+
+
+class _Rows:
+    """Where the parts' outputs become one tensor.
+
+    One row per example is put in its place, which takes the tensor once; rows of any other number
+    are joined in the end, which takes it twice.
+
+    Args:
+        spec: what a part gives: its type, and its shape as far as it is known.
+        total: scalar tensor, int32, examples of the batch.
+        one_each: bool. Whether there is a row per example.
+    """
+
+    def __init__(self, spec: Any, total: Tensor, one_each: bool) -> None:
+        self._spec, self._total = spec, total
+        self._is_placed = one_each and spec.shape[1:].is_fully_defined()
+
+    def begin(self) -> Any:
+        """Give the state before the first part."""
+        if self._is_placed:
+            return tf.zeros([self._total, *self._spec.shape[1:]], self._spec.dtype)
+        shape = self._spec.shape
+        return tf.TensorArray(self._spec.dtype, 0, True, infer_shape=False, element_shape=shape)
+
+    def put(self, state: Any, place: Any, start: Any, stop: Any, left: Tensor) -> Any:
+        """Give the state with what one part left."""
+        if self._is_placed:
+            return tf.tensor_scatter_nd_update(state, tf.range(start, stop)[:, None], left)
+        return state.write(place, left)
+
+    def end(self, state: Any) -> Tensor:
+        """Give the rows of all parts."""
+        return state if self._is_placed else state.concat()
 
 
 def _weighed(share: Tensor, value: Any) -> Any:
