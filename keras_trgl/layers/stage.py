@@ -54,6 +54,25 @@ def run_blocks(
         return features, [unit.energy(reduction) for unit in units]
 
 
+class InTraining(keras.layers.Layer):
+    """A function of blocks, run in training mode wherever it is called."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        super().__init__(autocast=False, name="in_training")
+        self._run = run
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, x: Tensor, training: bool | None = None) -> Any:
+        """Run the blocks; what they are called in is in training mode."""
+        del training
+        return self._run(x)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give none: features bring their own."""
+        return None
+
+
 @public
 class Stage(Recorded, keras.layers.Layer):
     """Blocks in a row, with the regulariser of their energy.

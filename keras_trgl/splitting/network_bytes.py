@@ -15,10 +15,10 @@ from keras_trgl.splitting.profile import kind_of
 from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock
 from keras_trgl.types import Shape
 
-UPDATE = {0: 1.0, 1: 1.0, 2: 1.7}
-"""What an update makes on its way, as a share of the gradients, by an optimizer's slots."""
+UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
+"""What updates make on their way: so much of the gradients, and at most so many largest weights."""
 
-MARGIN = 1.04
+MARGIN = 1.05
 """What an allocator takes more than tensors have: it gives room in pieces, and keeps some whole."""
 
 
@@ -65,7 +65,7 @@ class NetworkBytes:
         self._kinds: dict[str, TracedBlock] = {}
         self.blocks: list[TracedBlock] = []
         self.heads: list[TracedBlock] = []
-        self.data = batch_size * math.prod(shape) * np.dtype(dtype).itemsize
+        self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
         now: Shape = (None, *shape)
         for place, block in enumerate(blocks):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
@@ -80,9 +80,20 @@ class NetworkBytes:
             self._kinds[key] = TracedBlock(layer, shape, dtype, *options)
         return self._kinds[key]
 
-    def total(self, way: WayToTrain) -> int:
-        """Give the predicted peak of training this way."""
-        return int(MARGIN * (self.standing(way) + max(self.stages(way))))
+    def total(self, way: WayToTrain, stored: int = 0) -> int:
+        """Give the predicted peak of training this way.
+
+        Args:
+            way: how it is trained.
+            stored: int ≥ 0, batches that wait at every cut. Defaults to `0`.
+        """
+        waiting = stored * sum(self.crossing(way))
+        return int(MARGIN * (self.standing(way) + waiting + max(self.stages(way))))
+
+    def crossing(self, way: WayToTrain) -> list[int]:
+        """Give the bytes of a batch at every cut."""
+        ends = np.cumsum(way.stage_sizes)[:-1]
+        return [self.blocks[end - 1].at(self.batch_size).output for end in ends]
 
     def standing(self, way: WayToTrain) -> int:
         """Give what is there all the time: weights, slots, and the batch of data."""
@@ -114,7 +125,9 @@ class NetworkBytes:
         hands_on = end < len(self.blocks)
         whole = self._in_row(parts, remat, self.heads[end - 1].at(rows), hands_on)
         gradients = whole.gradients
-        update = int(gradients * (1.0 + UPDATE.get(self.slots, UPDATE[2])))
+        own = [*self.blocks[start:end], self.heads[end - 1]]
+        largest = UPDATE_LARGEST * max(one.largest for one in own)
+        update = gradients + min(int(UPDATE_SHARE * gradients), largest)
         share = self.batch_size / rows
         came = int(parts[0].input * share) if start else 0
         left = int(parts[-1].output * share) if hands_on else 0
@@ -122,6 +135,7 @@ class NetworkBytes:
         if micro_batches > 1:
             # A copy of the part, the sum of gradients, and the features of all parts.
             peak += parts[0].input + gradients + left
+            update += gradients
         return came + max(peak, left + update)
 
     @staticmethod
@@ -131,7 +145,9 @@ class NetworkBytes:
         if remat is not None:
             last = max((len(parts) - 1) // remat * remat, 0)
             again = [made_again(parts[at : at + remat]) for at in range(0, last, remat)]
-            parts = [*again, *parts[last:]]
+            # Each second run is waited for, and what is done by then is free.
+            kept = [dataclasses.replace(one, stays=False) for one in parts[last:]]
+            parts = [*again, *kept]
         return in_a_row([*parts, head], held=parts[-1].output if hands_on else 0)
 
 
@@ -143,21 +159,26 @@ def in_a_row(parts: Sequence[BlockBytes], held: int = 0) -> BlockBytes:
         held: int. Bytes of the last but one's output, where it is asked for to the end.
             Defaults to `0`.
     """
-    before, forward, kept = [], 0, 0
+    before, borders, forward, kept = list[int](), list[int](), 0, 0
     for place, part in enumerate(parts):
+        # What lies between two blocks is counted with the second, whichever of them needs it.
         waits = place > 0 and (part.reads_input or parts[place - 1].reads_output)
-        kept += part.input if waits else 0
+        borders.append(part.input if waits else 0)
+        kept += borders[-1]
         before.append(kept)
         passing = part.input if place and not waits else 0
         forward = max(forward, kept + passing + part.forward)
         kept += part.kept
-    backward, gradients = 0, 0
+    gradients = sum(part.gradients for part in parts)
+    backward, stays = 0, 0
     for place in reversed(range(len(parts))):
-        # What lies between two blocks is counted with the first of them in its own pass.
         mine = parts[place]
         extra = held if place + 1 < len(parts) else 0
-        backward = max(backward, before[place] + mine.backward + gradients + extra)
-        gradients += mine.gradients
+        # Its output is among what stays, unless it is the last.
+        twice = mine.output if place + 1 < len(parts) and mine.reads_output else 0
+        most = before[place] + mine.backward - twice
+        backward = max(backward, most + stays + gradients + extra)
+        stays += mine.kept + borders[place] if mine.stays else 0
     first, end = parts[0], parts[-1]
     return BlockBytes(
         kept=kept,
@@ -176,7 +197,14 @@ def made_again(parts: Sequence[BlockBytes]) -> BlockBytes:
     row = in_a_row(parts)
     # The second run is on a copy of the input, while what arrives from above waits.
     second = max(row.forward + row.output, row.backward) + row.input
-    return dataclasses.replace(row, kept=0, reads_input=True, reads_output=False, backward=second)
+    return dataclasses.replace(
+        row,
+        kept=0,
+        reads_input=True,
+        reads_output=False,
+        backward=second,
+        stays=False,
+    )
 
 
 def slots_of(optimizer: Any) -> int:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_trgl.layers.chain import build_layer
 from keras_trgl.layers.copying import copy_layer
-from keras_trgl.layers.stage import run_blocks
+from keras_trgl.layers.stage import InTraining, run_blocks
 from keras_trgl.types import Shape
 
 SAME_BUFFER = {
@@ -39,6 +39,9 @@ ELEMENTWISE = {
 SCRATCH = {"Conv2D": 0.0, "Conv2DBackpropInput": 1.0, "Conv2DBackpropFilter": 1.0}
 """Kernels that put their inputs into another order first: shares of the largest input."""
 
+MARKS = {"FusedBatchNormV3": ("Relu", 1 / 8), "MaxPool": (None, 1 / 4)}
+"""What kernels on a CPU note for their gradients, if this follows, as shares of their output."""
+
 
 FEW = (3, 5)
 """Sizes of the batches that are traced."""
@@ -55,6 +58,9 @@ class BlockBytes:
         forward: most at once in the forward pass, without its input.
         backward: most at once in the backward pass, without its input and with what was kept.
         gradients: those of its trained weights.
+        stays: bool. Whether what it kept is there to the end of the whole backward pass: an
+            executor follows the one way that leads on, to the block before, and comes back to
+            weights' gradients, which nothing waits for.
     """
 
     kept: int
@@ -65,6 +71,7 @@ class BlockBytes:
     forward: int
     backward: int
     gradients: int
+    stays: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +92,7 @@ class _Trace:
         sizes: bytes of every tensor.
         given: number of the input; `above`, of the output's gradient; `made`, of the output.
         left: numbers of the gradients.
+        marks: what operations of the forward pass note beside, as shares of their output.
     """
 
     steps: tuple[_Step, ...]
@@ -94,6 +102,7 @@ class _Trace:
     above: int
     made: int
     left: tuple[int, ...]
+    marks: tuple[float, ...]
 
 
 class TracedBlock:
@@ -150,18 +159,22 @@ class TracedBlock:
         # Who calls holds the output through the forward pass, and the gradients to the end.
         last[trace.made] = max(last.get(trace.made, -1), trace.forward)
         last.update(dict.fromkeys(trace.left, end))
+        marks = sum(
+            share * sizes[step.makes[0]] if share else 0
+            for share, step in zip(trace.marks, trace.steps, strict=False)
+        )
         inner = {one for step in trace.steps[: trace.forward] for one in step.makes}
         kept = sum(sizes[one] for one in inner - {trace.made} if last.get(one, -1) >= trace.forward)
         peaks = _peaks(trace, sizes, last)
         return BlockBytes(
-            kept=kept,
+            kept=kept + int(marks),
             input=sizes[trace.given],
             reads_input=reads_input,
             output=sizes[trace.made],
             reads_output=reads_output,
-            forward=max(peaks[: trace.forward], default=0),
+            forward=max(peaks[: trace.forward], default=0) + int(marks),
             # What arrives from above is as large as the output.
-            backward=max(peaks[trace.forward :], default=0) + sizes[trace.above],
+            backward=max(peaks[trace.forward :], default=0) + sizes[trace.above] + int(marks),
             gradients=self.trained,
         )
 
@@ -189,7 +202,8 @@ def _trace(
     ends: dict[str, Any] = {}
 
     def run(x: Any, above: Any) -> None:
-        features, energies = run_blocks([layer], tf.identity(x), reduction)
+        blocks = InTraining(lambda x: run_blocks([layer], x, reduction))
+        features, energies = blocks(tf.identity(x), training=True)
         ends["forward"] = len(x.graph.get_operations())
         ones = [tf.ones_like(one) for one in energies]
         wanted = [*variables, *([x] if needs_gradient else [])]
@@ -198,7 +212,14 @@ def _trace(
         )
         there = [one for one in found if one is not None]
         there = [one.values if isinstance(one, tf.IndexedSlices) else one for one in there]
-        ends.update(x=x, above=above, features=features, energies=energies, found=there)
+        ends.update(
+            x=x,
+            above=above,
+            features=features,
+            energies=energies,
+            found=there,
+            needs_gradient=needs_gradient,
+        )
 
     function = tf.function(run, autograph=False)
     output = tuple(layer.compute_output_spec(keras.KerasTensor(shape, dtype)).shape)
@@ -233,7 +254,26 @@ def _steps(operations: Sequence[Any], ends: dict[str, Any]) -> _Trace:
             steps.append(_Step(op.type, reads, makes))
     given, above, made = (numbers.get(ends[name].name, -1) for name in ("x", "above", "features"))
     left = tuple(numbers[one.name] for one in ends["found"] if one.name in numbers)
-    return _Trace(tuple(steps), forward, tuple(sizes), given, above, made, left)
+    return _Trace(
+        tuple(steps),
+        forward,
+        tuple(sizes),
+        given,
+        above,
+        made,
+        left,
+        _marks(steps[:forward]),
+    )
+
+
+def _marks(steps: Sequence[_Step]) -> tuple[float, ...]:
+    """Give what each step notes beside its output, as a share of that."""
+    marks = []
+    for step in steps:
+        follower, share = MARKS.get(step.kind, ("", 0.0))
+        read_by = [one.kind for one in steps if step.makes and step.makes[0] in one.reads]
+        marks.append(share if follower is None or follower in read_by else 0.0)
+    return tuple(marks)
 
 
 def _needed(operations: Sequence[Any], ends: Sequence[Any]) -> set[str]:

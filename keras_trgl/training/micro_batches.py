@@ -122,7 +122,9 @@ class MicroBatches:
             join = lambda *parts: None if parts[0] is None else tf.concat(parts, 0)  # noqa: E731
             return _added(*sums), tf.nest.map_structure(join, *kept)
         sums, kept = part.shared.outputs(tf.constant(0), total, *given)
-        zeros = [tf.zeros(one.shape, one.dtype) for one in _there(sums)]
+        # Made from the batch: TensorFlow would keep constants of the gradients' size for ever.
+        zero = tf.minimum(total, 0)
+        zeros = [tf.fill(one.shape, tf.cast(zero, one.dtype)) for one in _there(sums)]
         rows_of = [
             _Rows(one, total, placed)
             for placed, side in ((True, kept[0]), (False, kept[1]))

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
-from keras_trgl.layers.stage import run_blocks
+from keras_trgl.layers.stage import InTraining, run_blocks
 from keras_trgl.network.passing import mask_of, with_mask
 from keras_trgl.types import Tensor
 
@@ -78,25 +78,6 @@ class Remat:
         return x, energies
 
 
-class _Segment(keras.layers.Layer):
-    """Blocks in training mode, wherever they are called."""
-
-    def __init__(self, run: Callable[..., Any]) -> None:
-        super().__init__(autocast=False, name="segment")
-        self._run = run
-        self.supports_masking = True
-        self.built = True
-
-    def call(self, x: Tensor, training: bool | None = None) -> Any:
-        """Run the blocks; what they are called in is in training mode."""
-        del training
-        return self._run(x)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give none: features bring their own."""
-        return None
-
-
 def _run_segment(
     blocks: Sequence[Any], x: Tensor, reduction: str | None
 ) -> tuple[Tensor, list[Tensor]]:
@@ -112,7 +93,7 @@ def _run_segment(
         # A mask is an attribute of a tensor, which does not come out of what runs twice.
         return (features, *energies, *([] if left is None else [tf.cast(left, type_)]))
 
-    segment = _Segment(run)
+    segment = InTraining(run)
     states = {id(v): v for block in blocks for v in block.variables if not v.trainable}
     call = rematerialized(
         lambda x: segment(with_mask(x, mask), training=True), list(states.values())
