@@ -228,8 +228,8 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
                 whole batch but for what looks across examples: batch normalization takes each
                 part's statistics, and moves its averages once a part; dropout draws for each
                 part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
-            remat: bool or int ≥ 1, blocks between two tensors that a stage keeps; what lies
-                between is made anew in the backward pass, the last of them apart. Loss,
+            remat: bool or int ≥ 1, blocks of which a stage keeps what goes in alone; the rest is
+                made anew in the backward pass, but for the stage's last blocks. Loss,
                 gradients and states stay as they are. `True` is 1. Defaults to `False`.
 
         Raises:
@@ -397,6 +397,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         expand_nested: bool = False,
         show_trainable: bool = False,
         layer_range: Any = None,
+        batch_size: int | None = None,
     ) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
 
@@ -408,10 +409,15 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
             expand_nested: bool. Whether blocks have rows of their own. Defaults to `False`.
             show_trainable: not used.
             layer_range: not used.
+            batch_size: int ≥ 1, examples, to show the bytes that training a stage takes, or
+                `None`. Defaults to `None`.
         """
         del line_length, positions, show_trainable, layer_range
         optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
-        table = stage_table(self.name, self._network, optimizers, expand_nested)
+        options = self._trainer.steps.compiled_with
+        table = stage_table(
+            self.name, self._network, optimizers, expand_nested, batch_size, options
+        )
         (print_fn or print)(table)
 
     def __repr__(self) -> str:

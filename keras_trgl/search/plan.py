@@ -58,8 +58,9 @@ class Plan:
     Example:
         >>> import keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
-        >>> trgl.plan(blocks, 32, 2**24, head=trgl.heads.LinearHead(10), optimizer="sgd")
-        Plan(stage_sizes=(3,), remat=False, micro_batches=1, predicted='13.3 of 16.0 MiB')
+        >>> found = trgl.plan(blocks, 32, 2**24, head=trgl.heads.LinearHead(10), optimizer="sgd")
+        >>> found.stage_sizes, found.remat, found.micro_batches
+        ((3,), False, 1)
     """
 
     stage_sizes: tuple[int, ...]
@@ -92,17 +93,17 @@ class Plan:
             )
         return "\n".join(lines)
 
-    def make(self, loss: Any = None, **settings: Any) -> GreedyModel:
+    def make(self, loss: Any = None, **kwargs: Any) -> GreedyModel:
         """Make the model, compiled with the plan's optimizer, parts and remat.
 
         Args:
             loss: as in `compile`. Defaults to `None`.
-            **settings: `regime`, `seed`, `name` of the model; all else as in `compile`.
+            **kwargs: `regime`, `seed`, `name` of the model; all else as in `compile`.
 
         Returns:
             `GreedyModel`.
         """
-        return self.recipe(self, loss, settings)
+        return self.recipe(self, loss, kwargs)
 
     def plot(self, path: Any) -> None:
         """Draw predicted bytes over work, with the line of the budget.
@@ -128,8 +129,8 @@ class Plan:
                 [1 + one.work for one in rows],
                 [one.predicted_bytes / 2**20 for one in rows],
                 [12 + 10 * math.log2(one.micro_batches) for one in rows],
-                color,
-                mark,
+                color=color,
+                marker=mark,
                 alpha=0.6,
                 label="remat" if remat else "all kept",
             )

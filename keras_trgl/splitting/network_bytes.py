@@ -42,10 +42,11 @@ class NetworkBytes:
 
     Args:
         blocks: list of layers, built or not.
-        head: unbuilt layer, a copy for every stage, or a list of one per stage's end.
+        head: unbuilt layer that every stage gets a copy of, or a list with one entry per block:
+            the head of a stage that ends there, or `None`.
         shape: tuple, the data's shape without the batch axis.
         batch_size: int ≥ 1, examples.
-        optimizer: Keras optimizer.
+        optimizer: Keras optimizer, or `None` for none.
         reduction: of the energy, or `None` where the method wants none.
         dtype: str. The data's type. Defaults to `"float32"`.
     """
@@ -64,14 +65,19 @@ class NetworkBytes:
         self.slots = slots_of(optimizer)
         self._kinds: dict[str, TracedBlock] = {}
         self.blocks: list[TracedBlock] = []
-        self.heads: list[TracedBlock] = []
+        self.heads: list[Any] = []
         self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
         now: Shape = (None, *shape)
         for place, block in enumerate(blocks):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
             now, dtype = tuple(output_shape(block, now)), block.compute_dtype
-            own = copy_layer(head) if not head.built else head
-            follow_format(own, blocks[: place + 1])
+            own = head[place] if isinstance(head, list) else head
+            if own is None:
+                self.heads.append(None)
+                continue
+            if not own.built:
+                own = copy_layer(own)
+                follow_format(own, blocks[: place + 1])
             self.heads.append(self._traced(own, now, dtype, None, True))
 
     def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:
@@ -208,7 +214,9 @@ def made_again(parts: Sequence[BlockBytes]) -> BlockBytes:
 
 
 def slots_of(optimizer: Any) -> int:
-    """Give how many numbers an optimizer keeps for every trained one."""
+    """Give how many numbers an optimizer keeps for every trained one; 0 for `None`."""
+    if optimizer is None:
+        return 0
     made = type(optimizer).from_config(optimizer.get_config())
     made.build([keras.Variable(np.zeros((3, 5), "float32"), name="probe")])
     return sum(tuple(one.shape) == (3, 5) for one in made.variables)
