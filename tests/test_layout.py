@@ -22,7 +22,8 @@ RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
-    "heads": {"head"},
+    "heads": {"head", "parts"},
+    "architectures": {"convolutions", "rows", "attention_block"},
     "methods": {"method"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
@@ -30,7 +31,7 @@ SHARED = {
         *{"partition", "profile", "activation_bytes", "stage_bytes"},
         *{"traced_bytes", "network_bytes"},
     },
-    "datasets": {"augmentation", "batch_stream", "image_data"},
+    "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
         *{"options", "report", "optional_packages", "exported_parts", "publish"},

@@ -121,18 +121,51 @@ EXAMPLES = {
         lambda: trgl.heads.ConvHead(10, weight_decay=1e-4, name="head"),
         "ConvHead(units=10, weight_decay=0.0001, name='head')",
     ),
+    "heads.DGLHead": (
+        lambda: trgl.heads.DGLHead(10, "cnn", "zeros", name="head"),
+        "DGLHead(units=10, kind='cnn', kernel_initializer=Zeros, name='head')",
+    ),
+    "heads.DenseHead": (
+        lambda: trgl.heads.DenseHead(10, (8,), 2, name="head"),
+        "DenseHead(units=10, hidden=(8,), pool=2, activation=relu, "
+        "kernel_initializer=GlorotUniform, name='head')",
+    ),
     "heads.Head": (lambda: trgl.heads.Head(10, name="head"), "Head(units=10, name='head')"),
+    "heads.InfoProHead": (
+        lambda: trgl.heads.InfoProHead(10, dense=3, name="head"),
+        "InfoProHead(units=10, dense=3, kernel_initializer=GlorotUniform, name='head')",
+    ),
     "heads.LinearHead": (
         lambda: trgl.heads.LinearHead(10, "zeros", name="head"),
         "LinearHead(units=10, kernel_initializer=Zeros, name='head')",
+    ),
+    "heads.NormHead": (
+        lambda: trgl.heads.NormHead(10, "first", name="head"),
+        "NormHead(units=10, pool='first', kernel_initializer=TruncatedNormal, name='head')",
+    ),
+    "heads.SedonaHead": (
+        lambda: trgl.heads.SedonaHead(10, 2, name="head"),
+        "SedonaHead(units=10, depth=2, kernel_initializer=GlorotUniform, name='head')",
     ),
     "layers.BatchNormalization": (
         lambda: trgl.layers.BatchNormalization(momentum=0.9, name="norm"),
         "BatchNormalization(momentum=0.9, epsilon=0.001, name='norm')",
     ),
+    "layers.DropPath": (
+        lambda: trgl.layers.DropPath(0.1, name="drop"),
+        "DropPath(rate=0.1, name='drop')",
+    ),
     "layers.PadShortcut": (
         lambda: trgl.layers.PadShortcut(4, name="skip"),
-        "PadShortcut(channels=4, name='skip')",
+        "PadShortcut(channels=4, data_format='channels_last', name='skip')",
+    ),
+    "layers.PatchMerging": (
+        lambda: trgl.layers.PatchMerging("zeros", name="merging"),
+        "PatchMerging(kernel_initializer=Zeros, name='merging')",
+    ),
+    "layers.PositionEmbedding": (
+        lambda: trgl.layers.PositionEmbedding(True, name="positions"),
+        "PositionEmbedding(class_token=True, initializer=Zeros, name='positions')",
     ),
     "layers.ResidualAdd": (
         lambda: trgl.layers.ResidualAdd(name="add"),
@@ -142,9 +175,18 @@ EXAMPLES = {
         lambda: Block([keras.layers.Dense(4), keras.layers.Dense(4)], activation="relu"),
         "ResidualBlock(branch=[2 × Dense], activation=relu, name='block')",
     ),
+    "layers.SelfAttention": (
+        lambda: trgl.layers.SelfAttention(2, name="attention"),
+        "SelfAttention(num_heads=2, kernel_initializer=GlorotUniform, name='attention')",
+    ),
     "layers.Stage": (
         lambda: trgl.layers.Stage([Block([keras.layers.Dense(4)])] * 20, name="stage_1"),
         "Stage(blocks=[20 × ResidualBlock], name='stage_1')",
+    ),
+    "layers.WindowAttention": (
+        lambda: trgl.layers.WindowAttention(2, 4, 2, name="attention"),
+        "WindowAttention(num_heads=2, window=4, shift=2, "
+        "kernel_initializer=GlorotUniform, name='attention')",
     ),
     "losses.SimilarityMatching": (
         lambda: trgl.losses.SimilarityMatching(name="alike"),

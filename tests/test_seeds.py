@@ -17,6 +17,8 @@ from keras_trgl.layers.copying import copy_layer
 from keras_trgl.network.live_seeds import build_seeded
 from keras_trgl.seeds import BLOCK, derive_seed
 
+pytestmark = pytest.mark.sampled(4)
+
 L = keras.layers
 STOCK = runpy.run_path(str(pathlib.Path(__file__).parent / "stock_layers.py"))["BUILT_BY_SHAPE"]
 X = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")

@@ -1,63 +1,16 @@
-"""Residual networks as flat lists of blocks, with the shapes of the published code.
-
-Every convolution pads one pixel on each side for a 3x3 kernel. At stride 2 that takes a layer of
-its own, since Keras's `same` pads right and bottom only; at stride 1 `same` does it without a copy.
-Batch normalization uses momentum 0.9 and ε 1e-5. Channels come last, whatever Keras's default.
-"""
+"""Residual networks of small images as flat lists of blocks, with the published shapes."""
 
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from keras_trgl.architectures.convolutions import FORMAT, Layers, Maker, relu
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.layers.batch_normalization import BatchNormalization
 from keras_trgl.layers.pad_shortcut import PadShortcut
 from keras_trgl.layers.residual_block import ResidualBlock
 from keras_trgl.registration import public
-
-Layers = list[keras.layers.Layer]
-FORMAT = "channels_last"
-
-
-class _Maker:
-    """Makes the layers of one network: one gain, one decay, one kind of normalization."""
-
-    def __init__(self, gain: float, weight_decay: float, normalization: Callable[..., Any]) -> None:
-        self.gain = gain
-        self.weight_decay = weight_decay
-        self.normalization = normalization
-
-    def _decay(self, *names: str) -> dict[str, Any]:
-        if not self.weight_decay:
-            return {}
-        # L2 adds c·w², gradient 2c·w: half the coupled decay of the published code.
-        return {
-            f"{name}_regularizer": keras.regularizers.L2(self.weight_decay / 2) for name in names
-        }
-
-    def conv(self, channels: int, size: int, stride: int = 1, bias: bool = False) -> Layers:
-        """Give the padding, where one is needed, and the convolution."""
-        pad = [keras.layers.ZeroPadding2D(size // 2, FORMAT)] if size > 1 and stride > 1 else []
-        conv = keras.layers.Conv2D(
-            channels,
-            size,
-            strides=stride,
-            padding="valid" if pad or size == 1 else "same",
-            use_bias=bias,
-            data_format=FORMAT,
-            kernel_initializer=keras.initializers.Orthogonal(self.gain),
-            **self._decay("kernel", *(["bias"] if bias else [])),
-        )
-        return [*pad, conv]
-
-    def norm(self) -> keras.layers.Layer:
-        """Give a batch normalization."""
-        return self.normalization(momentum=0.9, epsilon=1e-5, **self._decay("gamma", "beta"))
-
-
-def _relu() -> keras.layers.Layer:
-    return keras.layers.ReLU()
 
 
 @public
@@ -109,7 +62,7 @@ def resnet(
             f"`depth` must be {step}n + 2 for {len(widths)} widths. Received: depth={depth}. "
             f"Near it: {max(depth - 2, step) // step * step + 2}."
         )
-    make = _Maker(gain, weight_decay, normalization)
+    make = Maker(gain, weight_decay, normalization)
     blocks: list[ResidualBlock] = []
     before = widths[0]
     for width in widths:
@@ -122,14 +75,14 @@ def resnet(
                     skip = [PadShortcut(width, stride, FORMAT)]
                 else:
                     skip = [*make.conv(width, 1, stride), make.norm()]
-            branch = [*make.conv(width, 3, stride), make.norm(), _relu()]
+            branch = [*make.conv(width, 3, stride), make.norm(), relu()]
             branch += [*make.conv(width, 3), make.norm()]
             blocks.append(
                 ResidualBlock(
                     branch,
                     shortcut=skip,
                     activation="relu",
-                    entry=[*make.conv(width, 3), make.norm(), _relu()] if first else None,
+                    entry=[*make.conv(width, 3), make.norm(), relu()] if first else None,
                     input_shape=input_shape if first else None,
                 )
             )
@@ -190,16 +143,16 @@ def blockwise_resnet(
     if width % 2:
         raise ValueError(f"`width` must be even. Received: width={width}.")
     check_choice("encoder", encoder, ("wide", "simple"))
-    make = _Maker(gain, weight_decay, normalization)
-    stem = [*make.conv(width // 2, 3, bias=True), make.norm(), _relu()] if encoder == "wide" else []
-    stem += [*make.conv(width, 5, 2, bias=True), make.norm(), _relu()]
+    make = Maker(gain, weight_decay, normalization)
+    stem = [*make.conv(width // 2, 3, bias=True), make.norm(), relu()] if encoder == "wide" else []
+    stem += [*make.conv(width, 5, 2, bias=True), make.norm(), relu()]
     blocks = []
     for position in range(num_blocks):
         middle = position == num_blocks // 2
         channels = width if position < num_blocks // 2 else 2 * width
         fresh = position == 0 or middle
-        branch = [] if fresh else [make.norm(), _relu()]
-        branch += [*make.conv(channels, 3), make.norm(), _relu(), *make.conv(channels, 3)]
+        branch = [] if fresh else [make.norm(), relu()]
+        branch += [*make.conv(channels, 3), make.norm(), relu(), *make.conv(channels, 3)]
         first = position == 0 and not separate_encoder
         entry = stem if first else (make.conv(channels, 1, 2) if middle else None)
         blocks.append(

@@ -36,6 +36,10 @@ class ImageData:
         x_validation: uint8 array like `x_train`, `(examples, height, width, channels)`: images
             held out, or `None`. Defaults to `None`.
         y_validation: int array, `(examples,)`: their labels, or `None`. Defaults to `None`.
+        class_names: tuple of str, one per class, or `None`. Defaults to `None`.
+
+    Images may be what has an array's `shape`, `ndim`, `dtype` and indexing and a `select(places)`,
+    as those of a large folder, which stay in their files.
 
     Raises:
         ValueError: images of another rank or with other channels than `mean` and `std`, not as
@@ -60,6 +64,7 @@ class ImageData:
     flip: bool = True
     x_validation: Any = None
     y_validation: Any = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for part in PARTS:
@@ -177,9 +182,9 @@ class ImageData:
             )
         return dataclasses.replace(
             self,
-            x_train=self.x_train[~held],
+            x_train=rows_of(self.x_train, ~held),
             y_train=self.y_train[~held],
-            x_validation=self.x_train[held],
+            x_validation=rows_of(self.x_train, held),
             y_validation=self.y_train[held],
         )
 
@@ -203,7 +208,13 @@ class ImageData:
                 f"Received: size={size}."
             )
         kept = np.random.default_rng(seed).permutation(len(self.y_train))[:size]
-        return dataclasses.replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
+        x = rows_of(self.x_train, kept)
+        return dataclasses.replace(self, x_train=x, y_train=self.y_train[kept])
+
+
+def rows_of(images: Any, places: Any) -> Any:
+    """Give some of the images: an array of an array, images in files of images in files."""
+    return images.select(places) if hasattr(images, "select") else images[places]
 
 
 def stratified(labels: Any, fraction: float, seed: int) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.datasets.image_data import ImageData
+from keras_trgl.datasets.image_folder import image_folder
 from keras_trgl.registration import public
 
 CIFAR_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -40,21 +41,34 @@ DIGITS_TEST_SHARE = 0.2
 
 
 @public
-def load(name: str, data_dir: Any = None) -> ImageData:
+def load(
+    name: str,
+    data_dir: Any = None,
+    image_size: tuple[int, int] | None = None,
+    channels: int = 3,
+) -> ImageData:
     """Load a data set by name.
 
     Args:
         name: str. `"digits"` (1,797 images of 8x8 that come with scikit-learn), `"mnist"`,
             `"fashion_mnist"`, `"cifar10"`, `"cifar100"` (fetched by `keras.datasets`),
-            `"stl10"` (by tensorflow-datasets, the extra `[data]`), `"tiny_imagenet"` (a folder).
-        data_dir: str or path: the folder of `tiny_imagenet`, or where tensorflow-datasets keeps
-            its data. Defaults to `None`.
+            `"stl10"` (by tensorflow-datasets, the extra `[data]`), `"tiny_imagenet"` (the
+            archive's folder), `"folder"`: images of your own, JPEG or PNG, in
+            `train/<class>/` and `test/<class>/`, or in `<class>/` alone, where a fifth of every
+            class tests.
+        data_dir: str or path: the folder of `"tiny_imagenet"` or `"folder"`, or where
+            tensorflow-datasets keeps its data. Defaults to `None`.
+        image_size: tuple of int `(height, width)`, in pixels, that images of `"folder"` are
+            resized to; `None` takes their own, where all have the same. Defaults to `None`.
+        channels: int ≥ 1. Channels of images of `"folder"`: 3, or 1 for grey ones. Defaults to `3`.
 
     Returns:
-        `ImageData` with raw uint8 images.
+        `ImageData` with raw uint8 images. Parts of `"folder"` above 2 GiB stay in their files, and
+        are decoded batch by batch.
 
     Raises:
-        ValueError: an unknown name, or files that are cut short or damaged.
+        ValueError: an unknown name, files that are cut short or damaged, or images of several
+            sizes without `image_size`.
         FileNotFoundError: the data are not there and cannot be fetched; says what to put where.
         ImportError: a package is missing; says which to install.
 
@@ -63,9 +77,17 @@ def load(name: str, data_dir: Any = None) -> ImageData:
         >>> load("digits").x_train.shape
         (1438, 8, 8, 1)
     """
-    if name not in LOADERS:
+    if name == "folder":
+        return image_folder(data_dir, image_size, channels)
+    names = [*LOADERS, "folder"]
+    if name not in names:
         raise ValueError(
-            f"`name` must be one of {', '.join(map(repr, LOADERS))}. Received: name={name!r}."
+            f"`name` must be one of {', '.join(map(repr, names))}. Received: name={name!r}."
+        )
+    if image_size is not None or channels != 3:
+        raise ValueError(
+            "`image_size` and `channels` are for images of your own. Received: "
+            f"name={name!r}. Use name='folder', or leave them out."
         )
     return LOADERS[name](data_dir)
 

@@ -69,9 +69,9 @@ class LinearHead(Head):
                 f"Received: {input_shape}."
             )
         # A sequence has its steps before its channels, whatever the format of images.
-        options = {"data_format": self.data_format} if len(input_shape) > 3 else {}
         rank = len(input_shape)
-        pool = [pools[rank](dtype=dtype, **options)] if rank > 2 else []
+        form = self.data_format if rank > 3 else "channels_last"
+        pool = [pools[rank](data_format=form, dtype=dtype)] if rank > 2 else []
         dense = keras.layers.Dense(
             self.units, kernel_initializer=self.kernel_initializer, dtype=dtype
         )

@@ -1,7 +1,9 @@
 """A model's variables as a tree of paths, each of which is there once.
 
-Keras's own tree takes the variables' paths as they are, and refuses a model that has one twice: the
-metrics of K stages have the same names. Here theirs begin with the stage.
+Keras's own tree takes the variables' paths as they are. They hold the numbers that Keras gives to
+names by itself, which are others in a model that was loaded, and the metrics of K stages have the
+same: there a tree is assigned in part, or not at all, without a word. Here paths tell the place in
+the network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,18 +15,69 @@ METRICS = "metrics_variables"
 """Group of the tree that a model which has not trained yet has only a part of."""
 
 
-def named_once(variables: Sequence[Any], stages: Mapping[int, int] | None = None) -> dict[str, Any]:
+def places_of(parts: Sequence[Any]) -> dict[int, str]:
+    """Give the place in the network of every variable, by its `id`.
+
+    Args:
+        parts: list of `StagePart`.
+
+    Returns:
+        dict of `id` to a path such as `stage_1/block_2/kernel`, `stage_1/head/bias`,
+        `stage_1/decoder/kernel` for a method's layer `decoder`; each is there once.
+    """
+    rows: list[tuple[str, Any]] = []
+    for k, part in enumerate(parts, start=1):
+        here = f"stage_{k}"
+        rows += [(f"{here}/block_{j}", one) for j, one in enumerate(part.stage.blocks, start=1)]
+        rows += [(f"{here}/head", part.head), (f"{here}/energy", part.stage.regularizer)]
+        rows += [(f"{here}/{name}", layer) for name, layer in part.layers.items()]
+    found: dict[int, str] = {}
+    for place, layer in rows:
+        counts: dict[str, int] = {}
+        for variable in () if layer is None else layer.variables:
+            number = counts[variable.name] = counts.get(variable.name, 0) + 1
+            ending = variable.name if number == 1 else f"{variable.name}_{number}"
+            found[id(variable)] = f"{place}/{ending}"
+    return found
+
+
+def slots_of(
+    optimizers: Sequence[Any], variables: Sequence[Any], places: Mapping[int, str]
+) -> dict[int, str]:
+    """Give the places of what optimizers keep, by the `id` of each variable.
+
+    Args:
+        optimizers: list of K Keras optimizers.
+        variables: the model's variables.
+        places: what `places_of` gives for those.
+
+    Returns:
+        dict of `id` to a path such as `stage_1/iterations` or `stage_1/block_2/kernel/momentum`.
+    """
+    # Keras names what it keeps of a variable by the variable's path.
+    of = [(f"{one.path.replace('/', '_')}_", places.get(id(one))) for one in variables]
+    of.sort(key=lambda pair: -len(pair[0]))
+    found: dict[int, str] = {}
+    for k, optimizer in enumerate(optimizers, start=1):
+        for variable in optimizer.variables:
+            name, place = variable.name, None
+            mine = (pair for pair in of if name.startswith(pair[0]))
+            start, place = next(mine, ("", None))
+            ending = name.removeprefix(start)
+            found[id(variable)] = f"stage_{k}/{ending}" if place is None else f"{place}/{ending}"
+    return found
+
+
+def named_once(variables: Sequence[Any], places: Mapping[int, str]) -> dict[str, Any]:
     """Give variables by paths of which none comes twice, in a fixed order.
 
     Args:
         variables: sequence of Keras variables.
-        stages: dict of a variable's `id` to the depth it belongs to, which its path begins with.
-            Defaults to none.
+        places: dict of a variable's `id` to its path; others have their own.
     """
     named: dict[str, Any] = {}
     for variable in variables:
-        depth = (stages or {}).get(id(variable))
-        path = variable.path if depth is None else f"stage_{depth}/{variable.path}"
+        path = places.get(id(variable), variable.path)
         free, number = path, 1
         while free in named:
             free, number = f"{path}_{number}", number + 1

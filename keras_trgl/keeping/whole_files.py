@@ -12,7 +12,14 @@ from keras_trgl.keeping.saving import (
     weights_kept_on_failure,
     write_seed,
 )
-from keras_trgl.keeping.state_tree import METRICS, assign_trees, named_once, tree_of
+from keras_trgl.keeping.state_tree import (
+    METRICS,
+    assign_trees,
+    named_once,
+    places_of,
+    slots_of,
+    tree_of,
+)
 
 
 class WholeFiles(keras.Model):
@@ -73,7 +80,10 @@ class WholeFiles(keras.Model):
 
     @on_devices
     def get_state_tree(self, value_format: str = "backend_tensor") -> dict[str, Any]:
-        """Give the variables as Keras does; the paths of a stage's metrics begin with the stage.
+        """Give the variables as Keras does, by paths that tell the place in the network.
+
+        A path is like `stage_1/block_2/kernel` or `stage_1/head/bias`, whatever layers are called:
+        a tree fits every model of the same stages and heads.
 
         Args:
             value_format: `"backend_tensor"` or `"numpy_array"`. Defaults to `"backend_tensor"`.
@@ -101,16 +111,19 @@ class WholeFiles(keras.Model):
         assign_trees(self._state_groups(), state_tree)
 
     def _state_groups(self) -> dict[str, dict[str, Any]]:
+        places, optimizer = places_of(self._network.parts), self.optimizer
+        inner = getattr(optimizer, "optimizers", ())
+        slots = slots_of(inner, self.variables, places)
         return {
-            "trainable_variables": named_once(self.trainable_variables),
-            "non_trainable_variables": named_once(self.non_trainable_variables),
-            "optimizer_variables": named_once(getattr(self.optimizer, "variables", ())),
-            METRICS: named_once(self.metrics_variables, self._depths_of_metrics),
+            "trainable_variables": named_once(self.trainable_variables, places),
+            "non_trainable_variables": named_once(self.non_trainable_variables, places),
+            "optimizer_variables": named_once(getattr(optimizer, "variables", ()), slots),
+            METRICS: named_once(self.metrics_variables, self._places_of_metrics),
         }
 
     @property
-    def _depths_of_metrics(self) -> dict[int, int]:
-        """Depth that a metric's variable belongs to, by the variable's `id`; here none has one."""
+    def _places_of_metrics(self) -> dict[int, str]:
+        """Paths of the variables of metrics, by `id`; here they have their own."""
         return {}
 
     def save_assets(self, dir_path: Any) -> None:

@@ -20,6 +20,7 @@ class BestWeights:
 
     def __init__(self, parts: list[StagePart]) -> None:
         self._weights = [part.weights for part in parts]
+        # In main memory, as the device is what stages in turn save; outside any trace.
         with tf.init_scope(), tf.device("CPU:0"):
             self._held = [
                 [tf.Variable(np.asarray(one.numpy()), trainable=False) for one in weights]

@@ -63,6 +63,7 @@ class BufferedStep(StoredStep):
         if not warm_up:
             self._round(later)
             return
+        # 0: stage 1 fills its store; 1: the later stages catch up, each as often; 2: as usual.
         branch = tf.cast(tf.clip_by_value(rounds - warm_up, -1, 1) + 1, tf.int32)
         tf.switch_case(
             branch,

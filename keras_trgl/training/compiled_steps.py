@@ -85,6 +85,7 @@ class CompiledSteps:
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
             with placement.on(k):
                 exit_model = Exit(name=f"exit_{k + 1}")
+                # Keras's own reading of losses, metrics and weights, for one output each.
                 exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
@@ -139,6 +140,7 @@ class CompiledSteps:
         """Let a loss that is not finite raise inside its step, or not; tell if that is new."""
         changed = any(step.raise_on_nan != on for step in self.steps)
         for step in self.steps if changed else []:
+            # The check is part of the trace.
             step.raise_on_nan = on
             step.retrace()
         return changed
@@ -248,6 +250,7 @@ class CompiledSteps:
         self.stored = stored
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
         is_new = stored.prepare((x, y, sample_weight, x if self.needs_data else None))
+        # Batches of another size would be trained on as if they were of this run.
         if not goes_on or batch_size != stored.batch_size:
             stored.clear()
         stored.batch_size = batch_size

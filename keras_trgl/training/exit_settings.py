@@ -131,10 +131,12 @@ class _Copies:
         """Give the copy of a metric, values included."""
         kind: Any = type(metric)
         made = kind.__new__(kind)
+        # The base alone, as with optimizers: a member's own may take anything.
         keras.metrics.Metric.__init__(made, dtype=metric.dtype, name=metric.name)
         self._made[id(metric)] = (metric, made)
         known = set(vars(made))
         for key, value in list(vars(metric).items()):
+            # TensorFlow keeps its books of dependencies under names of this kind.
             if key not in known and not key.startswith("_self"):
                 setattr(made, key, self._part(value, made))
         return made

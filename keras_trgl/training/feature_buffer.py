@@ -83,6 +83,7 @@ class FeatureBuffer:
             The batch, and its staleness: an int64 scalar, steps of the writing stage since it
             wrote the batch.
         """
+        # Uses count before age: 2**40 writes are more than any run makes.
         newest_first = tf.where(
             self._written > EMPTY, self._uses * 2**40 - self._written, tf.int64.max
         )

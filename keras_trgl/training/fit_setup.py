@@ -90,6 +90,7 @@ class FitSetup:
         check_fit_numbers(
             given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
         )
+        # Before `plain` takes the array out of its dict: the key names the input.
         self._network.door.note(given.x)
         if is_array_like(given.x):
             given.x = plain(given.x)
@@ -106,11 +107,13 @@ class FitSetup:
                 # However `fit` ends, another run may have the folder then.
                 after.callback(callbacks.backup.close)
                 place = callbacks.backup.open(self._model, listed(callbacks.given)) or place
+            # A plain `fit` begins the regime anew; one that says where it begins goes on in it.
             if not given.initial_epoch or place != (given.initial_epoch, 0):
                 self._timetable = Timetable(self._regime, self._network.num_stages)
             epochs = self._timetable.check_epochs(given.epochs)
             if callbacks.backup is not None and callbacks.backup.is_over:
                 place = (max(epochs, place[0]), 0)
+            # A backup is compared here, before anything of this model is built or moved.
             data = self._ordered(given, place, callbacks.backup)
             if self._timetable.total_epochs is not None:
                 check_ends(data)
@@ -143,6 +146,7 @@ class FitSetup:
             "verbose": given.verbose,
             "callbacks": callbacks.all_for(self._model, given.verbose, epochs, steps),
             "validation_data": given.validation_data,
+            # The data come in their order already, a function of (seed, epoch, step).
             "shuffle": False,
             "class_weight": data.class_weight,
             "sample_weight": data.sample_weight,
@@ -202,6 +206,7 @@ class FitSetup:
         """Move stages to where the regime has them, and trace anew if any moved."""
         model = self._model
         if self._trainer.steps.place(plan, device, model.optimizer):
+            # A traced function holds the variables where they were.
             model.train_function = model.test_function = model.predict_function = None
             model.make_train_function()
 
@@ -224,6 +229,7 @@ class FitSetup:
     def _prepare(self, data: TrainingData, callbacks: GivenCallbacks, goes_on: bool) -> None:
         """Make what steps need before the first one, and forget traces of other settings."""
         model, placement = self._model, self._network.placement
+        # That callback ends training itself, and wants to see the loss that is none.
         stops = has(callbacks.given, keras.callbacks.TerminateOnNaN)
         schemes = []
         if callbacks.multiplier is not None:
@@ -257,6 +263,7 @@ class FitSetup:
             )
         if any(changed):
             model.train_function = None
+        # Under a strategy of replicas variables may not be made in the context across them.
         if model.built and spec is not None and not tf.distribute.has_strategy():
             self._trainer.steps.make_metrics(spec, self._network.prediction_shapes)
         self._trainer.find_loss_names(spec)

@@ -26,10 +26,10 @@ class KerasLoop(keras.Model):
         return [*self._trainer.steps.metrics, *own]
 
     @property
-    def _depths_of_metrics(self) -> dict[int, int]:
-        """Depth that a metric's variable belongs to, by the variable's `id`."""
+    def _places_of_metrics(self) -> dict[int, str]:
+        """Paths of the variables of metrics, which begin with the stage, by `id`."""
         return {
-            id(variable): step.depth
+            id(variable): f"stage_{step.depth}/{variable.path}"
             for step in self._trainer.steps.steps
             for metric in step.metrics
             for variable in metric.variables

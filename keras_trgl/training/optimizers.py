@@ -55,6 +55,7 @@ def copy_optimizer(template: keras.optimizers.Optimizer, name: str) -> keras.opt
         made = kind.__new__(kind)
     except TypeError as error:
         raise ValueError(_no_copy(template, f"has a `__new__` with arguments ({error})")) from error
+    # The base alone: a member's own `__init__` may take anything.
     keras.optimizers.Optimizer.__init__(made, learning_rate=rate, name=name)
     known = set(vars(made))
     for key, value in held.items():
@@ -195,6 +196,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
     ) -> None:
         if not optimizers:
             raise ValueError("`optimizers` must hold one per stage. Received: [].")
+        # Keras wants a rate here; the property below hides it.
         super().__init__(learning_rate=0.0, name=name)
         self.optimizers = list(optimizers)
         self._variables_of: Callable[[int], Variables] | None = None

@@ -304,7 +304,8 @@ class StageStep:
             with tf.GradientTape() as tape:
                 found = self._forward(batch, *settled)
                 objective = found[-1].objective
-                # Here, not in the gradients: those of half types would overflow.
+                # Inside the tape: a loss scale must be in the gradients that it is taken out of,
+                # and a share too, as larger ones of half types would overflow.
                 scaled = self.optimizer.scale_loss(
                     objective if share is None else objective * tf.cast(share, objective.dtype)
                 )
@@ -365,6 +366,7 @@ class StageStep:
 
     def _track(self, inputs: Any, task: Tensor, energy: Tensor | None, terms: Terms) -> None:
         batch, replicas = rows(inputs), tf.distribute.get_strategy().num_replicas_in_sync
+        # Keras divides a replica's loss by the number of replicas, so that their sum is the mean.
         self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
         self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
         if self.energy_tracker is not None:
@@ -402,6 +404,7 @@ class StageStep:
         """
         inputs, y, sample_weight, data = batch
         with self.on_device():
+            # Not through a shared function: nothing is differentiated, so nothing is to be freed.
             features = self.stage(inputs, training=False)
             self.prediction = self.head(features, training=False)
             x = inputs if data is None else data

@@ -129,6 +129,7 @@ class Trainer:
 
         A single batch outside `fit` goes through all stages of the parallel regime at once.
         """
+        # The buffered regime is what it is outside `fit` too: its stores are the model's state.
         in_fit = self.run is not None or isinstance(self.regime, Buffered)
         return self.steps.stored if in_fit else None
 
@@ -249,11 +250,13 @@ class Trainer:
         model = self._model
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not model.built:
+            # Variables made inside a trace would be the trace's own.
             with tf.init_scope():
                 self.build_for(x)
         self.check_form(y)
         if isinstance(y, (list, tuple)) and len(y) == 1:
             y = y[0]
+        # XLA has no assertions: it would leave the check out in silence.
         if self.steps.has_class_indices and tf.is_tensor(y) and not model.jit_compile:
             y = in_range(y, self.units, ignored_class(self.steps.loss))
         return x, y, sample_weight
@@ -336,6 +339,7 @@ class Trainer:
             name: str. The model's attribute that Keras puts it in, which holds ours.
         """
         if key not in functions:
+            # Keras keeps what it makes in the attribute, from where ours is called.
             outer = getattr(self._model, name)
             make(force=True)
             functions[key] = getattr(self._model, name)
@@ -365,6 +369,7 @@ class Trainer:
     def _spoken_by(self, speaker: Any, logs: dict[str, Any]) -> dict[str, Any]:
         """Give logs whose entries without a prefix are those of one stage."""
         prefixes = [f"stage_{step.depth}_" for step in self.steps.steps]
+        # A subclass's own tracker may be called as a stage's metric: its value stays.
         owns = {metric.name for metric in self.own_metrics}
         named = {key: p for p in prefixes for key in logs if key.startswith(p)}
         old = {key.removeprefix(p) for key, p in named.items()} - owns

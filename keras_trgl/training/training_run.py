@@ -80,9 +80,11 @@ class Feed:
         source: Any = self._cached if self.level else self._data
         steps = self._data.steps_per_epoch or source.steps_per_epoch
         place = (self.level, epoch * steps + skipped)
+        # An iterator that stands there goes on: a new one would fill its buffers once more.
         if self._at != place or self._runs_over:
             dataset = weighed(source.from_step(place[1]), self._data.class_weight)
             if self._runs_over:
+                # An execution of several steps would take the rest from the next epoch.
                 dataset = dataset.take(steps - skipped)
             self._iterator = iter(self._strategy.experimental_distribute_dataset(dataset))
         self._at = (self.level, (epoch + 1) * steps)
@@ -217,6 +219,7 @@ class TrainingRun:
             step: int. Batches of it that a restored run has done, in whole executions.
         """
         self.epoch, self.step, self._over = epoch, step, False
+        # Whole executions: the last one of an epoch may have been a short one.
         self._left_out = -(-step // self._per_execution)
         self.position = self.timetable.position(epoch)
 
@@ -231,6 +234,7 @@ class TrainingRun:
         self.unsettled = self.position.plan
         idle, first = self._regime.idle_device, min(self.position.plan)
         if idle is not None and self._move is not None:
+            # Before the cache is filled: its stages run where they will live.
             self._move(self.position.plan, idle)
         if self.position.begins_visit and step == 0:
             self._steps.start_multipliers(self.position.plan, self._initial_multiplier)
@@ -314,6 +318,7 @@ class TrainingRun:
             rate = optimizer.get_config().get("learning_rate")
             # A schedule moves in every step, and is no change.
             rates.append(float(rate) if isinstance(rate, (int, float)) else None)
+        # The first rates are no change: nothing was stored under others.
         if stored.rates and rates != stored.rates:
             stored.warm_up()
         stored.rates = rates

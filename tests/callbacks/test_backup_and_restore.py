@@ -17,7 +17,7 @@ from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential, StopStage
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")

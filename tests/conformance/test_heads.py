@@ -1,12 +1,32 @@
 """What every head does: one row per class."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
-from keras_trgl.heads import ConvHead, LinearHead
+from keras_trgl import GreedyModel
+from keras_trgl.heads import (
+    ConvHead,
+    DenseHead,
+    DGLHead,
+    InfoProHead,
+    LinearHead,
+    NormHead,
+    SedonaHead,
+)
 
-HEADS = {"linear": LinearHead, "conv": ConvHead}
+HEADS = {
+    "linear": LinearHead,
+    "conv": ConvHead,
+    "norm": NormHead,
+    "dense": functools.partial(DenseHead, hidden=(8, 8), pool=2),
+    "dgl": DGLHead,
+    "dgl_cnn": functools.partial(DGLHead, kind="cnn"),
+    "infopro": functools.partial(InfoProHead, convolutions=2, dense=3),
+    "sedona": functools.partial(SedonaHead, width=8),
+}
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 6)).astype("float32")
 
 
@@ -42,13 +62,34 @@ def test_its_layers_in_a_row_are_the_head(name):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_the_same_seed_gives_the_same_weights(name):
-    options = (
-        {"seed": 3}
-        if name == "conv"
-        else {"kernel_initializer": keras.initializers.GlorotUniform(3)}
-    )
+    seeded = {"kernel_initializer": keras.initializers.GlorotUniform(3)}
+    options = {"seed": 3} if name == "conv" else seeded
     first, second = HEADS[name](3, **options), HEADS[name](3, **options)
     for head in (first, second):
         head.build(X.shape)
     for one, other in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_channels_first_gives_the_same_numbers(name):
+    last = HEADS[name](units=3, data_format="channels_last")
+    first = HEADS[name](units=3, data_format="channels_first")
+    moved = X.transpose(0, 3, 1, 2)
+    last.build(X.shape)
+    first.build(moved.shape)
+    first.set_weights(last.get_weights())
+    np.testing.assert_allclose(first(moved), last(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_it_trains_and_no_two_kernels_start_alike(name):
+    block = keras.layers.Conv2D(6, 3, padding="same")
+    model = GreedyModel([block], [HEADS[name](3)], method="vangl", seed=0)
+    model.build((None, 8, 8, 6))
+    kernels = [v for v in model.heads[0].trainable_variables if len(v.shape) > 1]
+    starts = [tuple(np.asarray(v).ravel()[:4]) for v in kernels]
+    assert len(set(starts)) == len(starts)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    logs = model.train_on_batch(X, np.array([0, 1, 2, 0]), return_dict=True)
+    assert np.isfinite(logs["loss"])

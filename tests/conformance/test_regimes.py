@@ -9,7 +9,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Regime, Sequential
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(3)
 
 REGIMES = {
     "parallel": Parallel(),

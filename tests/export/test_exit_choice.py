@@ -9,6 +9,8 @@ from keras_trgl.datasets import Normalize
 from keras_trgl.export import Outputs, choose_exit, export_serving
 from keras_trgl.export.exit_choice import _best, _curve
 
+pytestmark = pytest.mark.sampled(3)
+
 ACCURACY = np.array([0.80, 0.90, 0.895])
 LATENCY = np.array([0.001, 0.002, 0.003])
 

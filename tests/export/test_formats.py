@@ -9,7 +9,7 @@ from keras_trgl.architectures import resnet
 from keras_trgl.datasets import Normalize
 from keras_trgl.export import Inputs, export_litert, export_onnx, export_openvino
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 NORMALIZE = Normalize([0.5], [0.3])
 

@@ -10,6 +10,8 @@ from keras_trgl import GreedyModel
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 
+pytestmark = pytest.mark.sampled(2)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
 Y = RNG.integers(0, 3, 40)

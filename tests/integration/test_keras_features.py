@@ -11,7 +11,7 @@ from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 8, 8, 1)).astype("float32")

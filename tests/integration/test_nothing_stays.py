@@ -16,7 +16,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 import keras_trgl as trgl
 from keras_trgl.devices import device_name, move_variables
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")

@@ -13,6 +13,8 @@ import keras_trgl as trgl
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import ConvHead
 
+pytestmark = pytest.mark.sampled(2)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 3, 20)
@@ -38,8 +40,6 @@ def train(model, epochs, first=0):
 
 GO_ON = """
 import sys, numpy as np, keras_trgl as trgl
-
-pytestmark = pytest.mark.sampled(2)
 model = trgl.load_model(sys.argv[1])
 data = np.load(sys.argv[2])
 assert model.compiled and model.optimizer.built

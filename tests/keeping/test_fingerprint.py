@@ -15,6 +15,8 @@ from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL, VanGL
 from keras_trgl.regimes import Buffered, Parallel, Sequential
 
+pytestmark = pytest.mark.sampled(3)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")
 Y = RNG.integers(0, 3, 44)

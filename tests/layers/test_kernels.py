@@ -10,6 +10,8 @@ from tensorflow.python.framework import ops
 
 from keras_trgl.layers import kernels
 
+pytestmark = pytest.mark.sampled(3)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 6, 6, 5))
 R = RNG.normal(size=X.shape)

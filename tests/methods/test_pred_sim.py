@@ -11,7 +11,7 @@ from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 from keras_trgl.methods import PredSim, VanGL
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 8, 8, 1)).astype("float32")

@@ -11,6 +11,8 @@ from keras_trgl.heads import ConvHead, LinearHead
 from keras_trgl.layers import PadShortcut, ResidualBlock
 from keras_trgl.splitting import by_memory, profile
 
+pytestmark = pytest.mark.sampled(1)
+
 L = keras.layers
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 8, 6, 3)).astype("float32"), RNG.integers(0, 3, 16)

@@ -10,6 +10,8 @@ import pytest
 import keras_trgl as trgl
 from keras_trgl.layers import PadShortcut, ResidualBlock
 
+pytestmark = pytest.mark.sampled(3)
+
 L = keras.layers
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(5, 6)).astype("float32")

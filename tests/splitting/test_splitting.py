@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_trgl.architectures import blockwise_resnet, resnet
+from keras_trgl.architectures import (
+    blockwise_resnet,
+    resnet,
+    resnet50,
+    resnet101,
+    resnet152,
+    swin_tiny,
+    vgg,
+)
 from keras_trgl.heads import ConvHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.splitting import by_depth, by_memory, min_max_partition, published
@@ -22,6 +30,7 @@ UNITS = {
     "resnet101": 33,
     "resnet110": 54,
     "resnet152": 50,
+    "swin_tiny": 12,
     "vgg19": 16,
 }
 """Blocks of a network; convolutions of VGG."""
@@ -80,13 +89,47 @@ def test_equal_depth_differs_by_at_most_one_larger_first():
     assert by_depth(range(5), 5) == [1] * 5
 
 
-def test_published_sizes_sum_to_the_blocks_of_resnet_110():
+def test_published_sizes_sum_to_the_blocks_of_their_network():
     assert published("trgl_resnet110", 8) == [7, 7, 7, 7, 8, 6, 6, 6]
     for name, sizes in SIZES.items():
-        assert {sum(row) for row in sizes.values()} == {UNITS[name.split("_")[1]]}
+        network = name.partition("_")[2].removesuffix("_balanced")
+        assert {sum(row) for row in sizes.values()} == {UNITS[network]}
         assert all(len(row) == num_stages for num_stages, row in sizes.items())
     published("trgl_resnet110", 4).clear()
     assert published("trgl_resnet110", 4) == [14, 14, 13, 13]
+
+
+def test_units_are_the_blocks_of_the_architectures():
+    shape = (32, 32, 3)
+    made = {
+        "resnet32": resnet(32, shape),
+        "resnet50": resnet50(shape),
+        "resnet101": resnet101(shape),
+        "resnet110": resnet(110, shape),
+        "resnet152": resnet152(shape),
+        "swin_tiny": swin_tiny(shape, 2, 4),
+        "vgg19": vgg(19, shape),
+    }
+    assert {name: len(blocks) for name, blocks in made.items()} == UNITS
+
+
+@pytest.mark.parametrize(
+    ("network", "cuts"), [("resnet101", [8, 16, 24]), ("resnet152", [12, 25, 37])]
+)
+def test_uniform_cuts_of_dgl_are_those_of_its_code(network, cuts):
+    # floor(linspace(-1, U - 1, K + 1)) + 1, inner points.
+    units = UNITS[network]
+    found = list(itertools.accumulate(published(f"dgl_{network}", 4)))[:-1]
+    assert found == cuts == [math.floor(-1 + units * k / 4) + 1 for k in (1, 2, 3)]
+
+
+def test_cuts_of_ddg_are_those_of_its_list_of_58_items():
+    # Convolution, normalization and ReLU, 54 blocks, pool; a cut every ceil(58 / K) items.
+    for num_stages in (2, 4):
+        step = math.ceil(58 / num_stages)
+        ends = [min(step * k, 58) - 3 for k in range(1, num_stages)]
+        found = list(itertools.accumulate(published("ddg_resnet110", num_stages)))[:-1]
+        assert found == ends
 
 
 def test_memory_split_makes_early_stages_short():

@@ -183,7 +183,7 @@ def test_a_state_tree_goes_to_another_model():
     # Nothing is assigned where a part does not fit.
     before = other.get_weights()
     damaged = {"optimizer_variables": tree["optimizer_variables"], "trainable_variables": {}}
-    damaged["trainable_variables"] = {"greedy_model": {"block_0": {"kernel": np.zeros((9, 9))}}}
+    damaged["trainable_variables"] = {"stage_1": {"block_1": {"kernel": np.zeros((9, 9))}}}
     with pytest.raises(ValueError, match=r"where this one has shape .6, 6."):
         other.set_state_tree(damaged)
     for got, wanted in zip(other.get_weights(), before, strict=True):
@@ -197,6 +197,35 @@ def test_a_state_tree_goes_to_another_model():
             model.set_state_tree(wrong)
     with pytest.raises(ValueError, match="`value_format` must be 'backend_tensor'"):
         model.get_state_tree("torch")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "loss scale"])
+def test_a_state_tree_is_whatever_keras_calls_the_layers(optimizer):
+    """As Orbax keeps it: NumPy, single numbers as Python's, and a model made beside the first."""
+    kinds = {
+        "adam": lambda: keras.optimizers.Adam(0.01),
+        "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, 0.9)),
+    }
+
+    def make():
+        heads = [trgl.heads.LinearHead(3) for _ in range(2)]
+        rows = [[trgl.layers.ResidualBlock([keras.layers.Dense(6)])] for _ in range(2)]
+        model = trgl.GreedyModel(rows, heads, seed=0)
+        model.compile(kinds[optimizer](), LOSS(from_logits=True))
+        return model
+
+    model, other = make(), make()
+    model.fit(X, Y, epochs=2, verbose=0)
+    other.fit(X[:4], Y[:4], verbose=0)
+    tree = model.get_state_tree("numpy_array")
+    tree = keras.tree.map_structure(lambda one: one.item() if one.ndim == 0 else one, tree)
+    assert set(tree["trainable_variables"]["stage_1"]) == {"block_1", "head"}
+    other.set_state_tree(tree)
+    for model_ in (model, other):
+        model_.fit(X, Y, shuffle=False, verbose=0)
+    for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("way", ["a new list", "append"])

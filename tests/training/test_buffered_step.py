@@ -12,6 +12,8 @@ from keras_trgl.regimes import Buffered
 from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.skewed_step import SkewedStep
 
+pytestmark = pytest.mark.sampled(2)
+
 K = 3
 SPEC = (tf.TensorSpec([None, 2], "float32"), tf.TensorSpec([None], "int64"), None, None)
 

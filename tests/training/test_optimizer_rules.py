@@ -8,7 +8,7 @@ from keras_trgl import GreedyModel, StageOptimizers
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import BatchNormalization, ResidualBlock
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")
