@@ -166,8 +166,9 @@ def plan(
     Stages cost a head each, parts of a batch a little, and remat a forward pass more. Bytes are
     counted, on one device, from the traced passes of every kind of block: weights, gradients, slots
     of the optimizer, the batch, what crosses a cut, and the worst moment of the worst stage. They
-    are those of TensorFlow's allocator on a CPU, most often 0 to 10 % above what `measure_peak`
-    shows; arrays of data that the caller holds come on top.
+    are those of TensorFlow's allocator on a CPU, most often between 3 % below and 11 % above what
+    `measure_peak` shows, which itself moves by several percent from one run to the next; arrays of
+    data that the caller holds come on top.
 
     Args:
         model_or_blocks: list of layers, built or not, or a functional `keras.Model`.
