@@ -8,7 +8,7 @@ PACKAGES := -e ".[examples,dev,serving,litert,onnx,openvino]"
 RECORDING ?= tests/golden/trgl_parallel.npz
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo test test-kills test-all lint bench bench-accuracy lock test-oldest
+.PHONY: venv demo test test-kills test-models test-all lint bench bench-accuracy lock test-oldest
 
 venv: $(STAMP)
 
@@ -35,6 +35,10 @@ test: lint
 # A few kills per regime; they take turns, as a kill must come in time.
 test-kills: $(STAMP)
 	$(BIN)/python -m pytest -q -p no:xdist -m kills tests/faults
+
+# Every family of models that `from_model` is tried on.
+test-models: $(STAMP)
+	$(BIN)/python -m pytest -q -p no:xdist -m models tests/network
 
 # What takes minutes too: 20 kills per regime and long runs. By hand, before an issue is done.
 test-all: lint

@@ -9,7 +9,7 @@ import numpy as np
 
 NO_BLOCKS = (
     "Give the layers that an architecture makes; a functional model is cut by "
-    "`GreedyModel.from_model(model, num_stages, head)`."
+    "`GreedyModel.from_model(model, cuts, head)`."
 )
 """The way out where something came in place of a list of blocks."""
 

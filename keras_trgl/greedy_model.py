@@ -12,17 +12,15 @@ from keras_trgl.keeping.whole_files import WholeFiles
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
-from keras_trgl.network import from_model as functional
+from keras_trgl.network.brought_model import BroughtModel
 from keras_trgl.network.door import plain
 from keras_trgl.network.ownership import (
     bring_home,
     claim,
     head_recipes,
     pick_seed,
-    recipe_of,
 )
 from keras_trgl.network.placement import unplaced_copy
-from keras_trgl.network.shows_network import ShowsNetwork
 from keras_trgl.network.staged_network import StagedNetwork, named_layers
 from keras_trgl.network.summary import in_short, stage_table
 from keras_trgl.regimes.by_name import get_regime
@@ -43,7 +41,7 @@ from keras_trgl.types import (
 
 
 @public
-class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
+class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     """A network cut into K stages, each trained by its own head and its own objective.
 
     Stage k minimises *task loss of F_k∘G_k + what its layers add*, the energy `E_k/(2τ_k)` with
@@ -142,35 +140,6 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         stages = [[next(left) for _ in range(size)] for size in stage_sizes]
         return cls(stages, head_recipes(head, len(stages)), **kwargs)
 
-    @classmethod
-    def from_model(
-        cls, model: keras.Model, num_stages: int, head: LayerLike, **kwargs: Any
-    ) -> "GreedyModel":
-        """Cut a functional model into stages; its weights are kept, its `Add`s count.
-
-        Args:
-            model: functional `keras.Model`, one input and one output, without its own
-                classifier (`include_top=False`), as the last stage gets a head too.
-            num_stages: int ≥ 1, K.
-            head: an unbuilt layer, copied for every stage, or a list of K layers.
-            **kwargs: the constructor's, and `residuals`: dict of a sum's name to the name of the
-                layer whose output is its residual, or to `None` to leave it out of the energy.
-
-        Returns:
-            `GreedyModel`, built.
-
-        Raises:
-            ValueError: the model is not functional, has no K − 1 places where a single tensor
-                passes, or a merge whose residual is ambiguous.
-        """
-        residuals = kwargs.pop("residuals", None)
-        stages = functional.split_functional(model, num_stages, residuals=residuals)
-        heads = head_recipes(head, len(stages))
-        bring_home(stages, heads, get_method(kwargs.get("method", "trgl")))
-        built = cls(stages, heads, **kwargs)
-        built.build((None, *model.input_shape[1:]))
-        return built
-
     @property
     def training_run(self) -> TrainingRun | None:
         """Where a call of `fit` stands; `None` outside one."""
@@ -212,7 +181,7 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         Args:
             optimizer: str or Keras optimizer, copied for every stage (used as it is with one
                 stage), or a list of K. Defaults to `"rmsprop"`.
-            loss: as in Keras; every head's. Defaults to `None`.
+            loss: as in Keras; every head's, or a list of K, one per head. Defaults to `None`.
             loss_weights: as in Keras. Defaults to `None`.
             metrics: list of Keras metrics, of which every head gets copies, or a list of K such
                 lists. Defaults to `None`.
@@ -424,12 +393,11 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
         return in_short(self)
 
     def get_config(self) -> dict[str, Any]:
-        """Give the configuration: stages, the heads that were given, method, regime and seed."""
+        """Give the configuration: stages, or the model that was cut, given heads, and the rest."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "stages": [recipe_of(stage, self.built) for stage in self.stages],
-            "heads": [recipe_of(part.given_head, self.built) for part in self._network.parts],
+            **self._made_of(),
             "method": serialize(self.method),
             "regime": serialize(self.regime),
             "seed": self.seed if self.seed_is_given else None,
@@ -439,9 +407,13 @@ class GreedyModel(ShowsNetwork, KerasLoop, WholeFiles):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "GreedyModel":
         """Make the model from `get_config`'s result."""
         config = dict(config)
-        for key in ("stages", "heads", "method", "regime"):
+        brought = config.pop("brought", None)
+        for key in {"stages", "heads", "method", "regime"} & set(config):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )
+        if brought is not None:
+            made: GreedyModel = cls._brought_again(brought, config, custom_objects)
+            return made
         bring_home(config["stages"], config["heads"], config["method"])
         return cls(**config)

@@ -71,6 +71,17 @@ class KnowsMeanSquare(Protocol):
 
 
 @runtime_checkable
+class HoldsUnits(Protocol):
+    """A layer that knows the residual units in it.
+
+    Attributes:
+        residual_units: list of `ResidualUnit`, in order.
+    """
+
+    residual_units: list[Any]
+
+
+@runtime_checkable
 class StagePlacement(Protocol):
     """A strategy that puts stages on devices.
 

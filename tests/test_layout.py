@@ -51,8 +51,12 @@ ACROSS_OF_ONE_RANK = {("energy", "types"), ("feeding", "network")}
 TENSORFLOW = {
     "layers/batch_normalization",
     "layers/kernels",
+    "layers/sum_funnel",
     "devices",
+    "network/brought_model",
     "network/placement",
+    "network/sum_watch",
+    "network/traced_sums",
     "greedy_model",
     "feeding/batch_forms",
     "feeding/cached_features",

@@ -65,7 +65,7 @@ MISTAKES = {
     "nothing for heads": (lambda: trgl.GreedyModel(blocks(), None), A_LIST + "a NoneType"),
     "a model for stages": (
         lambda: trgl.GreedyModel(functional(), [LinearHead(3)]),
-        A_LIST + r"a Sequential.*from_model\(model, num_stages, head\)",
+        A_LIST + r"a Sequential.*from_model\(model, cuts, head\)",
     ),
     "a layer for stages": (lambda: trgl.GreedyModel(Dense(3), [LinearHead(3)]), A_LIST),
     "a model for blocks": (
@@ -120,10 +120,12 @@ MISTAKES = {
         "at most as many stages as blocks, 2",
     ),
     "a cut too many": (lambda: from_model(functional(), 9, LinearHead(3)), "must be at most 2"),
-    "sizes for a number": (
-        lambda: from_model(functional(), [1, 1], LinearHead(3)),
-        "`num_stages` must be an integer",
+    "sizes of another sum": (
+        lambda: from_model(functional(), [1, 2], LinearHead(3)),
+        r"number of units, 2. Received: cuts=\[1, 2\], which sum to 3",
     ),
+    "no cuts": (lambda: from_model(functional(), None, LinearHead(3)), "a list of sizes in units"),
+    "a cut nowhere": (lambda: from_model(functional(), ["x"], LinearHead(3)), "name layers"),
     "a list for a model": (lambda: from_model(blocks(), 2, LinearHead(3)), "a functional Keras"),
     # Methods and regimes.
     "a class of a method": (lambda: model(method=TRGL), "a class instead of an object"),
@@ -142,7 +144,7 @@ MISTAKES = {
     ),
     # Compiling and training.
     "losses by name": (lambda: compiled(loss={"nope": LOSS}), r"must be one loss.*\['nope'\]"),
-    "a loss per stage": (lambda: compiled(loss=[LOSS, LOSS]), "Received: a list of 2"),
+    "losses of other stages": (lambda: compiled(loss=[LOSS] * 3), "Received: a list of 3"),
     "a class of a loss": (
         lambda: compiled(loss=keras.losses.MeanSquaredError),
         "`loss` must hold objects.*Received: the class MeanSquaredError",

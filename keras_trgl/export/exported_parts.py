@@ -10,6 +10,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.unfolding import as_model
 from keras_trgl.types import Shape
 
 HALF = {"float16", "bfloat16"}
@@ -115,6 +116,7 @@ def in_float32(
 
 def compute_types(layer: Any) -> set[str]:
     """Give the names of the types that a layer and the layers in its configuration compute in."""
+    layer = as_model(layer)
     found = {str(layer.compute_dtype), str(layer.variable_dtype)}
     try:
         todo: list[Any] = [layer.get_config()]
@@ -138,6 +140,9 @@ def _copies(
     stages: list[Stage], heads: list[Any], input_shape: Shape, copy: Callable[[Any], Any]
 ) -> tuple[list[Stage], list[Any]]:
     """Give built copies of stages and heads with the same weights."""
+    # A part of a user's model has no configuration of its own; as a model it has.
+    stages = [Stage([as_model(block) for block in one.blocks], name=one.name) for one in stages]
+    heads = list(map(as_model, heads))
     own_stages, own_heads, shape = [], [], input_shape
     for stage, head in zip(stages, heads, strict=True):
         own = Stage([copy(block) for block in stage.blocks], name=stage.name)

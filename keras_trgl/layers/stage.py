@@ -19,13 +19,15 @@ from keras_trgl.layers.chain import (
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.types import HoldsUnits, Shape, Tensor
 
 
-def residual_units(layer: keras.layers.Layer) -> list[ResidualUnit]:
-    """Give the residual units in `layer`: itself, or those of a model it is, in order."""
+def residual_units(layer: Any) -> list[ResidualUnit]:
+    """Give the residual units in `layer`: itself, or those of a model or part it is, in order."""
     if isinstance(layer, ResidualUnit):
         return [layer]
+    if isinstance(layer, HoldsUnits):
+        return list(layer.residual_units)
     if isinstance(layer, keras.Model):
         return [unit for inner in layer.layers for unit in residual_units(inner)]
     return []

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_trgl.layers.inner import data_format_of, inner_layers
+from keras_trgl.network.part import Part
 from keras_trgl.types import Shape, Tensor
 
 KEEPING = (
@@ -57,7 +58,9 @@ def input_type(blocks: Sequence[Any]) -> str | None:
 
 
 def _declared(block: Any) -> Any:
-    """Give the input of a functional model, or `None`; a sequential one is its layers."""
+    """Give the input of a functional model or of a part of one; a sequential one is its layers."""
+    if isinstance(block, Part):
+        return block.declared_input
     if not isinstance(block, keras.Model) or isinstance(block, keras.Sequential):
         return None
     inputs = getattr(block, "inputs", None)

@@ -1,413 +1,298 @@
-"""A functional Keras model cut into stages, at places where a single tensor passes.
+"""A user's Keras model cut into stages over its own layers, at places where one tensor passes.
 
-The model is copied call by call. On the way every sum of a shortcut and a residual becomes a
-`ResidualAdd`, which can tell the energy of what it adds; all else stays as it is.
+Nothing is made anew: a stage calls the user's layers as the model does. Sums x + r(x), those inside
+layers too, are found by tracing the model once; in training their energies are found as they are
+made.
 """
 
 import dataclasses
-import functools
+import itertools
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
-
-from keras_trgl.checks import check_integer
-from keras_trgl.layers.pad_shortcut import PadShortcut
-from keras_trgl.layers.residual_add import ResidualAdd
+from keras_trgl.checks import check_choice
 from keras_trgl.layers.stage import Stage, residual_units
-from keras_trgl.network.shows_network import ShowsNetwork
-from keras_trgl.types import Tensor
+from keras_trgl.network.bringing import FAILS, flat_model
+from keras_trgl.network.calls import Flat, Value
+from keras_trgl.network.cut_table import CutRow, CutTable
+from keras_trgl.network.named_sums import NamedSums
+from keras_trgl.network.part import Distance, Part, Stretch
+from keras_trgl.network.sum_watch import find_sums
+from keras_trgl.network.top import check_no_top, top_start
+from keras_trgl.network.units import crossing, cut_places, find_units, follows, is_main
 
-_AFFINE_LAYERS = (
-    PadShortcut,
-    *(
-        getattr(keras.layers, name)
-        for name in (
-            *("Activation", "Add", "BatchNormalization", "Concatenate", "Dense", "Dropout"),
-            *("DepthwiseConv1D", "DepthwiseConv2D", "EinsumDense", "Flatten", "Identity"),
-            *("Permute", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D"),
-            *(f"Conv{n}D" for n in (1, 2, 3)),
-            *(f"AveragePooling{n}D" for n in (1, 2, 3)),
-            *(f"GlobalAveragePooling{n}D" for n in (1, 2, 3)),
-            *(f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping") for n in (1, 2, 3)),
-            *(f"SpatialDropout{n}D" for n in (1, 2, 3)),
-        )
-    ),
-)
-_MAX_POOLING_LAYERS = tuple(getattr(keras.layers, f"MaxPooling{n}D") for n in (1, 2, 3))
-_AFFINE_OPERATIONS = {"Add", "Concatenate", "GetItem", "Pad", "Reshape", "Transpose"}
-_ACTIVATION_LAYERS = tuple(
-    getattr(keras.layers, name) for name in ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU")
-)
-_ACTIVATION_OPERATIONS = {"Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Tanh"}
-_NORMALIZATION_LAYERS = tuple(
-    getattr(keras.layers, f"{name}Normalization") for name in ("Batch", "Layer", "Group", "Unit")
-)
-
-
-def split_functional(
-    model: keras.Model, num_stages: int, residuals: Mapping[str, str | None] | None = None
-) -> list[Stage]:
-    """Give a copy of the model in stages that hold nearly equal numbers of residuals.
-
-    A cut lies where a single tensor passes from input to output: after a sum, or after the
-    activation that follows it. Numbers of residuals differ by one at most, larger first, as far
-    as such places allow; what comes before the first sum belongs to the first stage, what
-    follows the last one to the last. A model without residuals is cut into nearly equal numbers
-    of layers with weights, normalisations not counted.
-
-    In a sum of two tensors, one computed from the other, the latter is the shortcut. Else, if
-    one way from where the two part is affine (convolution, batch normalization, average
-    pooling, padding and the like) and the other is not, the affine one is the shortcut. A sum of
-    tensors of different shapes is no residual's, and `ResidualAdd` layers mark themselves.
-
-    Args:
-        model: functional or built sequential `keras.Model`, one input, one output. Stays as it
-            is; its weights are copied.
-        num_stages: int ≥ 1. K.
-        residuals: dict of a sum's name to the name of the layer whose output is its residual, or
-            to `None` for a sum that has no residual. Goes before the rules. Defaults to `None`.
-
-    Returns:
-        List of K `Stage`, each of one functional model `part_k`.
-
-    Raises:
-        TypeError: `model` is no Keras model, `num_stages` no integer, `residuals` no dict.
-        ValueError: the model is not functional, calls a layer twice, has too few places to cut
-            or a sum whose residual is ambiguous; `residuals` names something it has not.
-    """
-    check_integer("num_stages", num_stages, 1)
-    if residuals is not None and not isinstance(residuals, Mapping):
-        raise TypeError(
-            "`residuals` must be a dict of a sum's name to its residual layer's name. "
-            f"Received: residuals={residuals!r}."
-        )
-    graph = _functional(model)
-    copy = _Copy(residuals or {})
-    source = graph.inputs[0]
-    start = keras.Input(
-        batch_shape=source.shape,
-        dtype=source.dtype,
-        sparse=source.sparse,
-        name=graph.layers[0].name,
-    )
-    copy.begin(start)
-    whole = keras.models.clone_model(graph, input_tensors=start, call_function=copy.call)
-    copy.check()
-    for layer in graph.layers:
-        if layer.name in copy.layers:
-            _copy_weights(layer, copy.layers[layer.name])
-    end = whole.outputs[0]
-    cuts = _cuts(copy.calls, end, num_stages)
-    borders = [start, *(copy.calls[cut].outputs[0] for cut in cuts), end]
-    return [
-        Stage(
-            [keras.Model(borders[k], borders[k + 1], name=f"part_{k + 1}")], name=f"stage_{k + 1}"
-        )
-        for k in range(num_stages)
-    ]
-
-
-def _functional(model: Any) -> keras.Model:
-    """Give the model's graph as a plain functional model on the same layers.
-
-    Raises:
-        TypeError: no Keras model came.
-        ValueError: the model has no graph, calculates otherwise than its graph says, or has
-            several inputs or outputs.
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`model` must be a functional Keras model. Received: model={model!r}.")
-    way_out = (
-        "Write it as `keras.Model(inputs, outputs)`, or give `GreedyModel` a list of stages, "
-        "each a layer or a list of layers."
-    )
-    if isinstance(model, ShowsNetwork):
-        raise ValueError(
-            "`model` must be a plain functional model. Received: "
-            f"{model.name} of type {type(model).__name__}, which is cut into stages. To cut what "
-            "it computes anew, give its last depth: `model.truncate(model.num_stages)`."
-        )
-    inputs, outputs = (getattr(model, name, None) for name in ("inputs", "outputs"))
-    if not inputs or not outputs:
-        raise ValueError(
-            "`model` must be functional, or sequential with a `keras.Input`. Received: "
-            f"{model.name} of type {type(model).__name__}, whose graph is not known. {way_out}"
-        )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(
-            f"`model` must have one input and one output. Received: {model.name} with "
-            f"{len(inputs)} inputs and {len(outputs)} outputs. {way_out}"
-        )
-    graph = keras.Model(inputs[0], outputs[0])
-    if type(model).call not in (type(graph).call, keras.Sequential.call):
-        raise ValueError(
-            f"`model` must compute what its graph says. Received: {model.name} of type "
-            f"{type(model).__name__}, which overrides `call`. {way_out}"
-        )
-    return graph
+ON_NO_RESIDUAL = ("warn", "raise", "distance")
 
 
 @dataclasses.dataclass
-class _Call:
-    """A layer's call: what came, what left, and what it follows from, as bits of positions."""
+class CutModel:
+    """A model, and what it was cut into.
 
-    layer: Any
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    ancestry: int
+    Attributes:
+        model: the user's model, or a copy of it, whose layers the stages call.
+        stages: list of K `Stage`, each of one `Part`.
+        top: `Part` of the model's own classifier, or `None` where heads are all given.
+        flat: the model's calls, up to where the last stage or the top ends.
+        places: positions of the K - 1 calls after which it is cut.
+        table: `CutTable`.
+    """
 
+    model: Any
+    stages: list[Stage]
+    top: Part | None
+    flat: Flat
+    places: list[int]
+    table: CutTable
 
-class _Copy:
-    """The copy under way: Keras calls `call` for every layer, those before it being done."""
-
-    def __init__(self, residuals: Mapping[str, str | None]) -> None:
-        self.calls: list[_Call] = []
-        self.layers: dict[str, Any] = {}
-        self._residuals = residuals
-        self._maker: dict[int, int] = {}
-        self._sums: set[str] = set()
-        self._ambiguous: dict[str, list[str]] = {}
-        self._hidden: list[str] = []
-        self._shared: list[str] = []
-
-    def begin(self, start: Tensor) -> None:
-        """Enter the input as position 0."""
-        self._enter(None, [], [start])
-
-    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer, or the `ResidualAdd` that replaces it, and keep the call."""
-        inputs = [x for x in keras.tree.flatten((args, kwargs)) if keras.utils.is_keras_tensor(x)]
-        called_before = layer.name in self.layers
-        if called_before:
-            layer = self.layers[layer.name]
-            self._shared.append(layer.name)
-        if isinstance(layer, keras.Model) and _holds_sum(layer):
-            self._sums.add(layer.name)
-            if self._residuals.get(layer.name, "") is not None:
-                self._hidden.append(layer.name)
-        place = None
-        if not called_before and _is_sum(layer, inputs):
-            place = self._residual_place(layer.name, inputs)
-        if place is not None:
-            policy = getattr(layer, "dtype_policy", None)
-            # An operation has no policy: it adds in the type that came.
-            dtype = inputs[0].dtype if policy is None else policy.name
-            layer = ResidualAdd(name=layer.name, dtype=dtype)
-            args, kwargs = ([inputs[1 - place], inputs[place]],), {}
-        outputs = layer(*args, **kwargs)
-        self._enter(layer, inputs, keras.tree.flatten(outputs))
-        self.layers[layer.name] = layer
-        return outputs
-
-    def check(self) -> None:
-        """Raise if the model is one that cannot be split.
-
-        Raises:
-            ValueError: a layer is called twice, a sum is ambiguous or inside a nested model, or
-                `residuals` names no sum.
-        """
-        if self._shared:
-            shared = ", ".join(sorted(set(self._shared)))
-            raise ValueError(
-                "Every layer must be called once, or two stages could train its weights. "
-                f"Received: called more than once: {shared}. Give each call a layer "
-                "of its own."
-            )
-        unknown = [name for name in self._residuals if name not in self._sums]
-        if unknown:
-            raise ValueError(
-                f"`residuals` must name sums of the model: {', '.join(sorted(self._sums))}. "
-                f"Received: {', '.join(map(str, unknown))}."
-            )
-        if self._hidden:
-            raise ValueError(
-                "Sums must stand in the model itself, not in a model nested in it. Received: "
-                f"{', '.join(self._hidden)}. Give the nested model itself to `from_model`, or "
-                "call `keras_trgl.layers.ResidualAdd` in it, or leave its sums out of the energy: "
-                f"`residuals={dict.fromkeys(self._hidden)}`."
-            )
-        if self._ambiguous:
-            came = ", ".join(f"{name} of ({', '.join(of)})" for name, of in self._ambiguous.items())
-            pairs = {n: of[-1] if len(of) == 2 else None for n, of in self._ambiguous.items()}
-            raise ValueError(
-                "A sum must be of two tensors and show which one is the residual. Received: "
-                f"{came}. In the model call `keras_trgl.layers.ResidualAdd` on "
-                "[shortcut, residual] instead, or name the layers whose outputs are the "
-                f"residuals, for instance `residuals={pairs}`, where `None` leaves a sum out of "
-                "the energy."
-            )
-
-    def _enter(self, layer: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-        # Bits of one integer: unions and differences of whole histories in one step each.
-        ancestry = 1 << len(self.calls)
-        for tensor in inputs:
-            ancestry |= self.calls[self._maker[id(tensor)]].ancestry
-        for tensor in outputs:
-            self._maker[id(tensor)] = len(self.calls)
-        self.calls.append(_Call(layer, inputs, outputs, ancestry))
-
-    def _residual_place(self, name: str, inputs: list[Tensor]) -> int | None:
-        """Give which of a sum's inputs is the residual; `None` if none is, or it is ambiguous."""
-        makers = [self._maker[id(tensor)] for tensor in inputs]
-        of = [self.calls[maker].layer.name if maker else "the input" for maker in makers]
-        self._sums.add(name)
-        if name in self._residuals:
-            chosen = self._residuals[name]
-            if chosen is None:
-                return None
-            if len(of) != 2 or of.count(chosen) != 1:
-                raise ValueError(
-                    f"`residuals` must name one of the layers whose outputs {name} adds, two in "
-                    f"number: {', '.join(of)}. Received: residuals[{name!r}]={chosen!r}."
-                )
-            return of.index(chosen)
-        place = self._second_of_skip(makers[0], makers[1]) if len(makers) == 2 else None
-        is_skip = len(makers) == 2 or any(
-            self._second_of_skip(one, other) is not None
-            for index, one in enumerate(makers)
-            for other in makers[index + 1 :]
-        )
-        if place is None and is_skip:
-            self._ambiguous[name] = of
-        return place
-
-    def _second_of_skip(self, one: int, other: int) -> int | None:
-        """Give 0 or 1, the place of the residual of two, if the graph tells.
-
-        The affine rule fails for a residual without any nonlinearity beside a projection: such
-        a sum is ambiguous.
-        """
-        ways = self.calls[one].ancestry, self.calls[other].ancestry
-        own = ways[0] & ~ways[1], ways[1] & ~ways[0]
-        if bool(own[0]) != bool(own[1]):
-            return 0 if own[0] else 1
-        affine = [self._is_affine(way) for way in own]
-        if affine[0] == affine[1]:
-            return None
-        return affine.index(False)
-
-    def _is_affine(self, way: int) -> bool:
-        calls = [call for index, call in enumerate(self.calls) if way >> index & 1]
-        return all(_is_affine(call.layer) for call in calls)
+    @property
+    def left_out(self) -> list[Any]:
+        """The model's weights that neither a stage nor the top has."""
+        parts = [*(stage.blocks[0] for stage in self.stages), *([self.top] if self.top else [])]
+        used = {id(weight) for part in parts for weight in part.weights}
+        return [weight for weight in self.model.weights if id(weight) not in used]
 
 
-def _is_sum(layer: Any, inputs: Sequence[Tensor]) -> bool:
-    """Say whether a call adds several tensors of one shape: a layer, `ops.add` or `+`."""
-    shapes = {tuple(tensor.shape) for tensor in inputs}
-    return len(inputs) > 1 and len(shapes) == 1 and _is_add(layer)
+def split_model(
+    model: Any,
+    cuts: Any,
+    residuals: Any = "auto",
+    on_no_residual: str = "warn",
+    head_input: str | None = None,
+    with_top: bool = False,
+    at: bool = False,
+) -> CutModel:
+    """Cut a model into stages over its own layers.
 
+    Args:
+        model: built `keras.Model` with one input. Its layers are used as they are.
+        cuts: int K ≥ 1, for stages of nearly equal numbers of residuals; or list of sizes in
+            units; or list of names of the K - 1 layers after which to cut.
+        residuals: `"auto"`, or a dict of a sum's name to the name of the layer whose output is
+            its residual, or to `None` for a sum that has no residual; goes before the rules.
+            Defaults to `"auto"`.
+        on_no_residual: `"warn"`, `"raise"` or `"distance"`. Defaults to `"warn"`.
+        head_input: name of the layer whose output is the features of the last stage, or `None`
+            for the output of highest rank. Defaults to `None`.
+        with_top: bool. Whether the model's own classifier is the last head. Defaults to `False`.
+        at: bool. Whether `cuts` are positions of calls, as a file has them. Defaults to `False`.
 
-def _is_add(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.Layer):
-        return type(layer) is keras.layers.Add
-    # Operations of `keras.ops` have no public classes: `+` and `ops.add` are known by name.
-    return type(layer).__name__ == "Add"
-
-
-def _holds_sum(model: keras.Model) -> bool:
-    inner = getattr(model, "operations", model.layers)
-    return any(_is_add(one) or (isinstance(one, keras.Model) and _holds_sum(one)) for one in inner)
-
-
-def _is_affine(layer: Any) -> bool:
-    if not isinstance(layer, keras.layers.Layer):
-        return type(layer).__name__ in _AFFINE_OPERATIONS
-    if isinstance(layer, _MAX_POOLING_LAYERS):
-        return set(layer.pool_size) == {1}
-    activation = getattr(layer, "activation", None)
-    linear = activation is None or activation is keras.activations.linear
-    return linear and isinstance(layer, (*_AFFINE_LAYERS, ResidualAdd))
-
-
-def _is_activation(layer: Any) -> bool:
-    if not isinstance(layer, keras.layers.Layer):
-        return type(layer).__name__ in _ACTIVATION_OPERATIONS
-    return isinstance(layer, _ACTIVATION_LAYERS)
-
-
-def _copy_weights(source: Any, copy: Any) -> None:
-    """Copy by layer, not by model: a sum whose inputs changed places changes the model's order."""
-    copy.set_weights(source.get_weights())
-    for layer in [copy, *getattr(copy, "layers", [])]:
-        if isinstance(layer, keras.layers.Normalization):
-            # Its mean and variance are not weights of the call; they come from the weights.
-            layer.finalize_state()
-
-
-def _cuts(calls: Sequence[_Call], end: Tensor, num_stages: int) -> list[int]:
-    """Give the positions of the K - 1 calls after which the model is cut.
+    Returns:
+        `CutModel`.
 
     Raises:
-        ValueError: there are fewer places than that.
+        TypeError: `model` is no Keras model, `cuts` nothing of the above, `residuals` no dict.
+        ValueError: the model cannot be read or traced; has several inputs, too few units or its
+            classifier still on; or a stage would have no weights or share them with another.
     """
-    counts = [len(residual_units(call.layer)) if call.layer else 0 for call in calls]
-    counted, passed_over = "residuals", _is_activation
-    if not any(counts):
-        counts = [int(_is_main_layer(call.layer)) for call in calls]
-        counted, passed_over = "layers with weights", _follows_main_layer
-    single = _single_tensor_places(calls, end)
-    places: list[int] = []
-    for position in (index for index, count in enumerate(counts) if count):
-        place = next((index for index in single if index >= position), len(calls) - 1)
-        while place + 1 in single and passed_over(calls[place + 1].layer):
-            place += 1
-        if place not in places:
-            places.append(place)
-    possible = max(len(places), 1)
-    if num_stages > possible:
-        raise ValueError(
-            f"`num_stages` must be at most {possible} for this model: a stage needs one of its "
-            f"{sum(counts)} {counted} and ends where a single tensor passes. "
-            f"Received: num_stages={num_stages}."
+    check_choice("on_no_residual", on_no_residual, ON_NO_RESIDUAL)
+    if residuals is None or residuals == "auto":
+        residuals = {}
+    if not isinstance(residuals, Mapping):
+        raise TypeError(
+            "`residuals` must be 'auto', or a dict of a sum's name to its residual layer's name. "
+            f"Received: residuals={residuals!r}."
         )
-    before = [sum(counts[: place + 1]) for place in places[:-1]]
-    sizes = [last - first for first, last in zip([0, *before], [*before, sum(counts)], strict=True)]
-    groups = _nearly_equal(sizes, num_stages)
-    return [places[sum(groups[: k + 1]) - 1] for k in range(num_stages - 1)]
+    flat = _up_to_main(flat_model(model), head_input)
+    _check_one_input(model, flat)
+    main = flat.outputs[0]
+    sums = _found_sums(model, flat, residuals)
+    end = len(flat.calls)
+    if with_top:
+        end = top_start(flat, main, sums.counts)
+    elif head_input is None:
+        check_no_top(model, flat, main, sums.counts)
+    body = _slice(flat, 0, end)
+    units = find_units(body, body.outputs[0], sums.counts[:end])
+    places = list(cuts) if at else cut_places(cuts, units, body, body.outputs[0])
+    borders = [-1, *places, end - 1]
+    stages = [
+        _stage(k, _slice(flat, first + 1, last + 1), first + 1, sums, on_no_residual)
+        for k, (first, last) in enumerate(itertools.pairwise(borders), start=1)
+    ]
+    _check_stages(stages)
+    top = Part(Stretch(_slice(flat, end, len(flat.calls))), "top") if with_top else None
+    _tell(stages, sums, on_no_residual)
+    table = _table(stages)
+    return CutModel(model, stages, top, flat, places, table)
 
 
-def _single_tensor_places(calls: Sequence[_Call], end: Tensor) -> list[int]:
-    """Give the positions after which one tensor is all that later calls need, the last included."""
-    last_use = {id(tensor): index for index, call in enumerate(calls) for tensor in call.inputs}
-    # The head reads the end after every call.
-    last_use[id(end)] = len(calls)
-    places: list[int] = []
-    live: set[int] = set()
-    for index, call in enumerate(calls):
-        live = {key for key in live if last_use[key] > index}
-        live |= {id(tensor) for tensor in call.outputs if last_use.get(id(tensor), -1) > index}
-        if len(live) == 1 and live == {id(call.outputs[0])}:
-            places.append(index)
-    return places
+def _up_to_main(flat: Flat, head_input: str | None) -> Flat:
+    """Give the calls that the last stage's features come from.
 
-
-def _is_main_layer(layer: Any) -> bool:
-    if not isinstance(layer, keras.layers.Layer) or not layer.weights:
-        return False
-    return not isinstance(layer, (*_NORMALIZATION_LAYERS, *_ACTIVATION_LAYERS))
-
-
-def _follows_main_layer(layer: Any) -> bool:
-    return _is_activation(layer) or isinstance(layer, _NORMALIZATION_LAYERS)
-
-
-def _nearly_equal(sizes: Sequence[int], num_stages: int) -> list[int]:
-    """Give how many neighbouring groups each stage gets, for the least sum of squared totals.
-
-    With groups of one this is the equal-depth rule; of equal splits the one with larger first.
+    Raises:
+        ValueError: `head_input` names no layer.
     """
+    main = max(flat.outputs, key=lambda one: len(one.shape))
+    if head_input is not None:
+        named = [call for call in flat.calls if call.name == head_input]
+        if not named:
+            raise ValueError(
+                f"`head_input` must name a layer of the model. Received: {head_input!r}. "
+                "`model.summary()` shows names."
+            )
+        main = named[-1].outputs[0]
+    needed, calls = {main}, []
+    for call in reversed(flat.calls):
+        if needed & set(call.outputs):
+            needed |= set(call.inputs)
+            calls.append(call)
+    return Flat([one for one in flat.inputs if one in needed], [main], calls[::-1])
 
-    @functools.cache
-    def best(start: int, stages: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-        if stages == 1:
-            total = sum(sizes[start:])
-            return total**2, (-total,), (len(sizes) - start,)
-        options = []
-        for count in range(1, len(sizes) - start - stages + 2):
-            total = sum(sizes[start : start + count])
-            cost, totals, counts = best(start + count, stages - 1)
-            options.append((total**2 + cost, (-total, *totals), (count, *counts)))
-        return min(options)
 
-    return list(best(0, num_stages)[2]) if sizes else [0]
+def _check_one_input(model: Any, flat: Flat) -> None:
+    if len(flat.inputs) != 1:
+        raise ValueError(
+            "`model` must have one input that reaches the heads. Received: "
+            f"{model.name} with {len(flat.inputs)}: {', '.join(one.name for one in flat.inputs)}. "
+            "Join them in one tensor before, and part them by layers inside the model."
+        )
+    if not flat.calls:
+        raise ValueError(
+            f"`model` must have layers between input and output. Received: {model.name}, which "
+            "has none."
+        )
+
+
+def _found_sums(model: Any, flat: Flat, residuals: Mapping[str, Any]) -> NamedSums:
+    """Trace the model, and name what was found.
+
+    Raises:
+        ValueError: the model cannot be traced, or `residuals` names something it has not.
+    """
+    try:
+        found = find_sums(flat, flat.outputs[0])
+    except FAILS as error:
+        shown = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"`model` must be one that TensorFlow can trace in training mode. Received: "
+            f"{model.name}, where that fails: {type(error).__name__}: {shown} Mend the layer, or "
+            "give `GreedyModel` a list of stages."
+        ) from error
+    return NamedSums(flat, found, residuals)
+
+
+def _slice(flat: Flat, start: int, stop: int) -> Flat:
+    """Give the calls of a stretch; one tensor must cross at both of its ends."""
+    rows = crossing(flat, flat.outputs[0])
+    first = flat.inputs if start == 0 else rows[start - 1]
+    last = flat.outputs if stop == len(flat.calls) else rows[stop - 1]
+    return Flat(list(first), list(last), flat.calls[start:stop])
+
+
+def _stage(k: int, flat: Flat, start: int, sums: NamedSums, on_no_residual: str) -> Stage:
+    named, by_rule = sums.between(start, start + len(flat.calls))
+    distances: list[Distance] = []
+    marked = any(residual_units(call.operation) for call in flat.calls if call.is_layer)
+    if not named and not marked and on_no_residual == "distance":
+        distances = _distances(flat)
+    part = Part(Stretch(flat, named, distances, by_rule), f"part_{k}")
+    return Stage([part], name=f"stage_{k}")
+
+
+def _distances(flat: Flat) -> list[Distance]:
+    """Give T(x) - x for every unit of a layer with weights that keeps the shape."""
+    found = []
+    for index, call in enumerate(flat.calls):
+        if not is_main(call) or len(call.inputs) != 1 or len(call.outputs) != 1:
+            continue
+        last = index
+        while last + 1 < len(flat.calls) and _passes_on(flat, last):
+            last += 1
+        start, end = call.inputs[0], flat.calls[last].outputs[0]
+        if start.shape == end.shape and start.dtype == end.dtype and "float" in end.dtype:
+            found.append(Distance(f"{call.name}_distance", start, end, last))
+    return found
+
+
+def _passes_on(flat: Flat, index: int) -> bool:
+    """Tell whether the next call is all that uses this one's output, and belongs to its unit."""
+    output, following = flat.calls[index].outputs[0], flat.calls[index + 1]
+    users = [call for call in flat.calls if output in call.inputs]
+    return users == [following] and follows(following)
+
+
+def _check_stages(stages: Sequence[Stage]) -> None:
+    """Raise unless every stage has weights, and no two have the same.
+
+    Raises:
+        ValueError: a stage has none, or a layer with variables is called on both sides of a cut.
+    """
+    homes: dict[int, int] = {}
+    for depth, stage in enumerate(stages, start=1):
+        part: Any = stage.blocks[0]
+        if not part.weights:
+            names = " to ".join(
+                dict.fromkeys(call.name for call in (part.calls[0], part.calls[-1]))
+            )
+            raise ValueError(
+                f"Every stage needs a layer with weights. Received: stage {depth}, of {names}, "
+                "without any. Cut elsewhere: `cuts` takes names of layers."
+            )
+        for layer in part.layers:
+            for variable in layer.variables:
+                home = homes.setdefault(id(variable), depth)
+                if home != depth:
+                    raise ValueError(
+                        "A layer with weights, or random numbers, must lie in one stage. Received: "
+                        f"{layer.name}, called in stages {home} and {depth}. Cut where both calls "
+                        "are on one side, or give each call a layer of its own."
+                    )
+
+
+def _tell(stages: Sequence[Stage], sums: NamedSums, on_no_residual: str) -> None:
+    """Warn of what is left out, and raise for stages without residuals where that is wanted.
+
+    Raises:
+        ValueError: a stage has no residual, with `on_no_residual="raise"`.
+    """
+    idle = [str(k) for k, stage in enumerate(stages, start=1) if not stage.residual_units]
+    if idle and on_no_residual == "raise":
+        raise ValueError(
+            f"Every stage must have a residual, as on_no_residual='raise'. Received: none in stage "
+            f"{', '.join(idle)}. Cut elsewhere, or give 'warn', or 'distance' for T(x) - x."
+        )
+    if sums.ambiguous:
+        came = ", ".join(f"{name} of ({', '.join(of)})" for name, of in sums.ambiguous.items())
+        pairs = {name: of[-1] for name, of in sums.ambiguous.items()}
+        warnings.warn(
+            "A sum must show which of its tensors is the residual; others are left out of the "
+            f"energy. Received: {came}. Name the layers whose outputs are the residuals, for "
+            f"instance `residuals={pairs}`, or `None` for none.",
+            stacklevel=4,
+        )
+    if sums.unseen:
+        warnings.warn(
+            "Sums inside `tf.function`, `cond` and loops are not seen. Received: layers with one, "
+            f"{', '.join(sums.unseen)}. Their energy is left out.",
+            stacklevel=4,
+        )
+
+
+def _table(stages: Sequence[Stage]) -> CutTable:
+    rows = []
+    for depth, stage in enumerate(stages, start=1):
+        part: Any = stage.blocks[0]
+        out = part.stretch.flat.outputs[0]
+        rows.append(
+            CutRow(
+                depth=depth,
+                first=part.calls[0].name,
+                last=part.calls[-1].name,
+                crosses=((out.name, out.shape, out.dtype),),
+                residuals=len(stage.residual_units),
+                parameters=sum(math.prod(weight.shape) for weight in part.weights),
+                bytes=_bytes(out),
+            )
+        )
+    return CutTable(rows)
+
+
+def _bytes(value: Value) -> int | None:
+    """Give the bytes of one example of a tensor, or `None` where an axis is not known."""
+    sides = value.shape[1:]
+    if None in sides:
+        return None
+    digits = "".join(filter(str.isdigit, value.dtype)) or "8"
+    return math.prod(int(side or 1) for side in sides) * int(digits) // 8

@@ -15,6 +15,7 @@ import keras
 
 from keras_trgl.layers.chain import build_layer, output_shape
 from keras_trgl.layers.inner import config_of, inner_layers, is_open, put, seed_generators, slots
+from keras_trgl.network.part import Part
 from keras_trgl.seeds import BLOCK, HEAD, derive_seed
 from keras_trgl.types import Shape
 
@@ -75,6 +76,8 @@ def seed_again(stages: Sequence[Any], heads: Sequence[Any], seed: int) -> None:
         places = [(block, BLOCK, index + place) for place, block in enumerate(stage.blocks)]
         index += len(stage.blocks)
         for layer, kind, place in [*places, (head, HEAD, index - 1)]:
+            if isinstance(layer, Part):
+                continue  # A user's layers keep the seeds that the user gave them.
             seeds = _Seeds(seed, (kind, place), lends=False)
             seeds.give_all(layer)
             seeds.give_late(layer)

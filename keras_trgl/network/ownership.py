@@ -32,7 +32,7 @@ def pick_seed(seed: int | None) -> int:
 
 FROM_PARTS = (
     "`GreedyModel.from_blocks(blocks, stage_sizes, head)` makes stages and heads of a list of "
-    "blocks, `GreedyModel.from_model(model, num_stages, head)` of a functional model."
+    "blocks, `GreedyModel.from_model(model, cuts, head)` of a functional model."
 )
 """The way out for what is no list."""
 

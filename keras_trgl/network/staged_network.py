@@ -18,6 +18,7 @@ from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.door import Door
 from keras_trgl.network.live_seeds import build_blocks, build_seeded, seed_again
 from keras_trgl.network.ownership import check_apart, method_head, method_layers, own_parts
+from keras_trgl.network.part import Part
 from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
@@ -163,10 +164,12 @@ class StagedNetwork:
             and self.method.stage_regularizer(part.place) is not None
         ]
         if idle:
+            cut = isinstance(self.stages[0].blocks[0], Part)
+            ways = "Pass `on_no_residual='distance'`" if cut else "Build stages of `ResidualBlock`s"
             warnings.warn(
                 f"{self.method!r} regularises residuals, and there is none in stage "
-                f"{', '.join(idle)}: there it trains as `VanGL` does. Build stages of "
-                "`ResidualBlock`s, or pass `method='vangl'`.",
+                f"{', '.join(idle)}: there it trains as `VanGL` does. {ways}, or pass "
+                "`method='vangl'`.",
                 stacklevel=4,
             )
 
@@ -277,7 +280,7 @@ class StagedNetwork:
     def every_layer(self) -> list[Any]:
         """All that a name may mean: `shown_layers`, stages, and layers of models among blocks."""
         shown = self.shown_layers
-        models = [layer for layer in shown if isinstance(layer, keras.Model)]
+        models = [layer for layer in shown if isinstance(layer, (keras.Model, Part))]
         return [*shown, *self.stages, *(one for model in models for one in model.layers)]
 
     def shown_shape(self, asked: str) -> Shape:

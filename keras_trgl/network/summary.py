@@ -9,6 +9,7 @@ import keras
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import residual_units
+from keras_trgl.network.part import Part
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
@@ -76,7 +77,7 @@ def _inner_rows(layers: Sequence[Any], shape: Any, depth: int = 1) -> list[tuple
         rows[-1] = (*rows[-1], *_parameters(layer), "")
         if isinstance(layer, keras.Sequential):
             rows += _inner_rows(layer.layers, None, depth + 1)
-        elif isinstance(layer, keras.Model):
+        elif isinstance(layer, (keras.Model, Part)):
             inner = [one for one in layer.layers if not isinstance(one, keras.layers.InputLayer)]
             rows += _inner_rows(inner, None, depth + 1)
     return rows

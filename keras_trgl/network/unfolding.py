@@ -11,6 +11,7 @@ import keras
 
 from keras_trgl.heads.head import Head
 from keras_trgl.layers.residual_block import ResidualBlock
+from keras_trgl.network.part import Part
 from keras_trgl.types import Tensor
 
 
@@ -31,6 +32,8 @@ class Unfolding:
             layer: built block or head.
             x: symbolic tensor, `(batch, …)`.
         """
+        if isinstance(layer, Part):
+            return self._part(layer, x)
         # Not a subclass: what it computes is its own.
         if type(layer) is ResidualBlock and _unfolds(layer, _inner(layer)):
             return self._residual(layer, x)
@@ -38,6 +41,27 @@ class Unfolding:
         if is_row and _unfolds(layer, layer.layers_in_a_row):
             return self._row(layer.layers_in_a_row, x)
         return self._call(layer, x)
+
+    def _part(self, part: Part, x: Tensor) -> Tensor:
+        """Call a part's own layers, as the user's model does."""
+        values = {part.declared_input: x}
+        for call in part.calls:
+            args, kwargs = call.filled(values)
+            values.update(call.entered(self._operation(call.operation, args, kwargs)))
+        return values[part.stretch.flat.outputs[0]]
+
+    def _operation(self, operation: Any, args: Any, kwargs: Any) -> Any:
+        if self._called.setdefault(operation.name, operation) is operation:
+            return operation(*args, **kwargs)
+        # The name is taken, as by a layer of another nested model: a model of one call has another.
+        symbolic = keras.utils.is_keras_tensor
+        given = [one for one in keras.tree.flatten((args, kwargs)) if symbolic(one)]
+        inner = [keras.Input(batch_shape=one.shape, dtype=one.dtype) for one in given]
+        place = {id(one): put for one, put in zip(given, inner, strict=True)}
+        args, kwargs = keras.tree.map_structure(lambda one: place.get(id(one), one), (args, kwargs))
+        model = keras.Model(inner, operation(*args, **kwargs), name=self._free(operation.name))
+        self._called[model.name] = model
+        return model(given)
 
     def _residual(self, block: ResidualBlock, x: Tensor) -> Tensor:
         x = self._row(block.entry, x)
@@ -72,6 +96,21 @@ class Unfolding:
             number += 1
             free = f"{name}_{number}"
         return free
+
+
+def as_model(layer: Any) -> Any:
+    """Give a part of a user's model as a functional model of the same layers; others pass.
+
+    Such a model has a configuration, and can be copied.
+
+    Args:
+        layer: layer, a `Part` or another.
+    """
+    if not isinstance(layer, Part):
+        return layer
+    given = layer.declared_input
+    x = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name.replace("/", "_"))
+    return keras.Model(x, Unfolding([x.name])(layer, x), name=layer.name)
 
 
 def _inner(block: ResidualBlock) -> list[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import keras
 
 from keras_trgl.checks import NO_BLOCKS, check_integer, check_list
 from keras_trgl.greedy_model import GreedyModel
-from keras_trgl.layers.stage import residual_units
 from keras_trgl.methods.by_name import get_method
-from keras_trgl.network.from_model import split_functional
+from keras_trgl.network.from_model import split_model
+from keras_trgl.network.units import EVERY_UNIT
 from keras_trgl.recording import shown
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.by_name import get_regime
@@ -171,7 +172,8 @@ def plan(
     data that the caller holds come on top.
 
     Args:
-        model_or_blocks: list of layers, built or not, or a functional `keras.Model`.
+        model_or_blocks: list of layers, built or not, or a `keras.Model` that `from_model` takes,
+            whose units are its blocks; remat is not weighed for it.
         batch_size: int ≥ 1, examples.
         max_bytes: int ≥ 1, bytes.
         head: unbuilt layer that every stage gets a copy of. Must be given. Defaults to `None`.
@@ -198,7 +200,7 @@ def plan(
     """
     check_integer("batch_size", batch_size, 1)
     check_integer("max_bytes", max_bytes, 1, "Give bytes: 2 * 2**30 are 2 GiB.")
-    blocks, shape = _blocks_of(model_or_blocks, input_shape)
+    blocks, shape, dtype = _blocks_of(model_or_blocks, input_shape)
     if head is None:
         raise ValueError(
             "Every stage needs a head. Received: head=None. Give a recipe, such as "
@@ -208,9 +210,12 @@ def plan(
     method, regime = get_method(method), get_regime(regime)
     optimizer = keras.optimizers.get(optimizer)
     reduction = _reduction(method)
-    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction)
+    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype)
     stored = regime.capacity if isinstance(regime, Buffered) else 0
-    weighed = sorted(_weigh(counted, len(blocks), stored), key=lambda one: one.work)
+    is_model = isinstance(model_or_blocks, keras.Model)
+    # A stage of a model is one block, of which nothing could be made again.
+    lengths = (None,) if is_model else (None, 1)
+    weighed = sorted(_weigh(counted, len(blocks), stored, lengths), key=lambda one: one.work)
     best = next((one for one in weighed if one.predicted_bytes <= max_bytes), None)
     if best is None:
         raise ValueError(_refusal(counted, blocks, weighed, max_bytes))
@@ -218,7 +223,9 @@ def plan(
     def recipe(plan: Plan, loss: Any, settings: dict[str, Any]) -> GreedyModel:
         own = {"method": method, "regime": regime}
         own.update({name: settings.pop(name) for name in MAKES if name in settings})
-        model = GreedyModel.from_blocks(blocks, list(plan.stage_sizes), head, **own)
+        make = GreedyModel.from_model if is_model else GreedyModel.from_blocks
+        given: Any = model_or_blocks if is_model else blocks
+        model = make(given, list(plan.stage_sizes), head, **own)
         model.build((None, *shape))
         options = {"optimizer": optimizer, "micro_batches": plan.micro_batches}
         model.compile(**{**options, "remat": plan.remat, "loss": loss, **settings})
@@ -236,26 +243,21 @@ def plan(
     )
 
 
-def _blocks_of(given: Any, input_shape: Shape | None) -> tuple[list[Any], Shape]:
-    """Give blocks, and the data's shape without the batch axis."""
-    if isinstance(given, keras.Model) and not isinstance(given, keras.Sequential):
-        shape = tuple(given.input_shape[1:])
-        whole = split_functional(given, 1)[0]
-        parts = max(1, len(residual_units(whole.blocks[0])))
-        while parts > 1:
-            try:
-                stages = split_functional(given, parts)
-            except ValueError:
-                parts -= 1
-            else:
-                return [block for stage in stages for block in stage.blocks], shape
-        return list(whole.blocks), shape
-    given = given.layers if isinstance(given, keras.Sequential) else given
+def _blocks_of(given: Any, input_shape: Shape | None) -> tuple[list[Any], Shape, str]:
+    """Give blocks, and the data's shape without the batch axis, and type."""
+    if isinstance(given, keras.Model):
+        with warnings.catch_warnings():
+            # Units without a residual are told of by `make`, once it is known how it is cut.
+            warnings.simplefilter("ignore")
+            stages = split_model(given, EVERY_UNIT).stages
+        blocks = [block for stage in stages for block in stage.blocks]
+        data = blocks[0].declared_input
+        return blocks, data_shape(blocks[0], tuple(data.shape[1:])), str(data.dtype)
     check_list("model_or_blocks", given, "layers", NO_BLOCKS)
     blocks = list(given)
     if not blocks:
         raise ValueError("A plan needs blocks. Received: model_or_blocks=[].")
-    return blocks, data_shape(blocks[0], input_shape)
+    return blocks, data_shape(blocks[0], input_shape), keras.config.floatx()
 
 
 def _reduction(method: Any) -> str | None:
@@ -263,11 +265,13 @@ def _reduction(method: Any) -> str | None:
     return getattr(method, "reduction", None) or method.needs_energy
 
 
-def _weigh(counted: NetworkBytes, num_blocks: int, stored: int) -> list[Weighed]:
+def _weigh(
+    counted: NetworkBytes, num_blocks: int, stored: int, lengths: Sequence[int | None]
+) -> list[Weighed]:
     """Weigh ways to train: numbers of stages, parts, remat or none."""
     found = []
     parts = [2**power for power in range(8) if 2**power <= counted.batch_size]
-    for remat in (None, 1):
+    for remat in lengths:
         for micro_batches in parts:
             costs: dict[tuple[int, int], int] = {}
 

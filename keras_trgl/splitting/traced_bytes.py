@@ -109,7 +109,7 @@ class TracedBlock:
     """What a block takes in training, for any batch.
 
     Args:
-        layer: Keras layer, built or not; a copy is traced.
+        layer: Keras layer. Where it is not built, a copy is traced.
         shape: tuple, its input's shape, batch axis included.
         dtype: str, its input's type.
         reduction: `"mean"`, `"sum"`, or `None` where no energy is found.
@@ -124,7 +124,7 @@ class TracedBlock:
     def __init__(
         self, layer: Any, shape: Shape, dtype: str, reduction: str | None, needs_gradient: bool
     ) -> None:
-        copy = copy_layer(layer)
+        copy = layer if layer.built else copy_layer(layer)
         build_layer(copy, (None, *shape[1:]))
         few, more = (
             _trace(copy, (rows, *shape[1:]), dtype, reduction, needs_gradient) for rows in FEW

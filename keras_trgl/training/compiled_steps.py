@@ -17,12 +17,12 @@ from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
-from keras_trgl.training.exit_settings import exit_settings
+from keras_trgl.training.exit_settings import exit_settings, losses_of
 from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.loss_form import loss_name
 from keras_trgl.training.optimizers import StageOptimizers
-from keras_trgl.training.remat import Remat, segment_length
+from keras_trgl.training.remat import Remat, segment_length, tell_of_no_use
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
 from keras_trgl.training.stage_step import Exit, StageStep
@@ -56,7 +56,7 @@ class CompiledSteps:
         network: `StagedNetwork`, or `None` for no steps.
         optimizers: list of Keras optimizers, one per stage.
         hooks: what a subclass of the model overrides.
-        loss: Keras loss of every head.
+        loss: Keras loss of every head, or a list of one per head.
         micro_batches: int ≥ 1. Parts that every stage trains a batch in. Defaults to `1`.
         remat: bool or int ≥ 1, blocks between two tensors that are kept, as in `compile`.
             Defaults to `False`.
@@ -75,11 +75,13 @@ class CompiledSteps:
     ) -> None:
         self.steps: list[StageStep] = []
         self.stored: StoredStep | None = None
-        self.loss = loss
+        # What labels must be like is the same for all heads: the last one's loss tells.
+        self.loss = loss if network is None else losses_of(loss, network.num_stages)[-1]
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
         length = segment_length(remat)
+        tell_of_no_use(length, [len(stage.blocks) for stage in network.stages])
         own = exit_settings(network.num_stages, loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):

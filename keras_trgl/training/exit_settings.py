@@ -18,8 +18,9 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
 
     Args:
         num_stages: int. K.
-        **settings: `loss`, `loss_weights`: every head's. `metrics`, `weighted_metrics`: as in
-            Keras, for every head, or a list of K lists (or `None`), one per head.
+        **settings: `loss`: every head's, or a list of K. `loss_weights`: every head's. `metrics`,
+            `weighted_metrics`: as in Keras, for every head, or a list of K lists (or `None`), one
+            per head.
 
     Returns:
         Function of k, counted from 0, that gives the settings of head k. It makes the copies, so
@@ -28,11 +29,12 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
     Raises:
         ValueError: lists of metrics for another number of heads, or lists beside metrics.
     """
-    _check_kinds(settings)
+    _check_kinds(settings, num_stages)
     shares = {
         key: _per_stage(key, value, num_stages) if key in METRIC_SETTINGS else [value] * num_stages
         for key, value in settings.items()
     }
+    shares["loss"] = losses_of(settings.get("loss"), num_stages)
     stages = [
         {
             id(one)
@@ -56,12 +58,23 @@ def exit_settings(num_stages: int, **settings: Any) -> Callable[[int], dict[str,
     return of_stage
 
 
-def _check_kinds(settings: dict[str, Any]) -> None:
+def losses_of(loss: Any, num_stages: int) -> list[Any]:
+    """Give every head's loss.
+
+    Args:
+        loss: one loss, or a list of one per head.
+        num_stages: int. K.
+    """
+    listed = isinstance(loss, (list, tuple)) and len(loss) == num_stages > 1
+    return list(loss) if listed else [loss] * num_stages
+
+
+def _check_kinds(settings: dict[str, Any], num_stages: int) -> None:
     """Raise where a loss or metric came in a form that Keras takes for something else.
 
     Raises:
         TypeError: a class in place of an object.
-        ValueError: several losses, or losses by name: a head has one prediction.
+        ValueError: losses for another number of heads, or by name: a head has one prediction.
     """
     for key, value in settings.items():
         if key in METRIC_SETTINGS and isinstance(value, str):
@@ -75,11 +88,13 @@ def _check_kinds(settings: dict[str, Any]) -> None:
                     f"{one.__name__}. Call it to make an object: `{one.__name__}()`."
                 )
     loss = settings.get("loss")
-    if isinstance(loss, dict) or (isinstance(loss, (list, tuple)) and len(loss) != 1):
-        shown = list(loss) if isinstance(loss, dict) else f"a list of {len(loss)}"
+    wrong = isinstance(loss, (list, tuple)) and len(loss) not in (1, num_stages)
+    if isinstance(loss, dict) or wrong:
+        shown = list(loss) if isinstance(loss, dict) else f"a list of {len(loss or ())}"
         raise ValueError(
-            "`loss` must be one loss, which every head gets, as a head has one prediction. "
-            f"Received: {shown}. Give the loss itself; other terms come from the method."
+            "`loss` must be one loss, which every head gets, as a head has one prediction, or a "
+            f"list of {num_stages}, one per head. Received: {shown}. Other terms come from the "
+            "method."
         )
 
 

@@ -8,6 +8,8 @@ import keras
 
 from keras_trgl.heads.conv import ConvHead
 from keras_trgl.heads.linear import LinearHead
+from keras_trgl.network.part import Part
+from keras_trgl.training.exit_settings import losses_of
 
 TAKES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
 PROBABILITIES = ("softmax", "sigmoid")
@@ -27,16 +29,23 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
         loss: as in `compile`.
         heads: the heads as they were given. Only those whose last layer is known are judged.
     """
+    losses = losses_of(loss, len(heads))
+    if losses[0] is not losses[-1]:
+        for one, head in zip(losses, heads, strict=True):
+            check_loss_form(one, [head])
+        return
     name = loss_name(loss)
     if name not in TAKES:
         return
     from_logits = bool(getattr(loss, "from_logits", False))
     ends = [_end(head) for head in heads]
+    mixed = "linear" in ends and any(end in PROBABILITIES for end in ends)
+    each = ", or a list of losses, one per exit" if mixed else ""
     if from_logits and any(end in PROBABILITIES for end in ends):
         warnings.warn(
             f"The loss takes logits, `from_logits=True`, and a head ends in "
             f"{next(end for end in ends if end in PROBABILITIES)}: it would be applied twice. "
-            "Leave the head's activation out, or give `from_logits=False`.",
+            f"Leave the head's activation out, or give `from_logits=False`{each}.",
             stacklevel=4,
         )
     if not from_logits and "linear" in ends:
@@ -44,7 +53,7 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
         words = words.replace("Crossentropy", "Crossentropy(from_logits=True)")
         warnings.warn(
             f"The loss takes probabilities, and a head gives logits. Received: {name} without "
-            f"`from_logits=True`. Give `keras.losses.{words}`.",
+            f"`from_logits=True`. Give `keras.losses.{words}`{each}.",
             stacklevel=4,
         )
 
@@ -53,6 +62,8 @@ def _end(head: Any) -> str | None:
     """Give the name of the function that a head ends in, or `None` where it is not known."""
     if isinstance(head, (LinearHead, ConvHead)):
         return "linear"
+    if isinstance(head, Part):
+        return _end(head.calls[-1].operation)
     if isinstance(head, keras.Sequential):
         return _end(head.layers[-1]) if head.layers else None
     if isinstance(head, keras.layers.Softmax):

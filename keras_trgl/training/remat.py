@@ -6,6 +6,7 @@ the second run begins with the states that the first one found and leaves those 
 energies are outputs.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,3 +136,19 @@ def segment_length(remat: Any) -> int | None:
     hint = "`True` keeps every block's input, 2 every second one's, `False` everything."
     check_integer("remat", remat, 1, hint)
     return int(remat)
+
+
+def tell_of_no_use(length: int | None, sizes: Sequence[int]) -> None:
+    """Warn where no stage has blocks that are made anew.
+
+    Args:
+        length: blocks between two tensors that are kept, or `None` for no remat.
+        sizes: list of K ints, blocks per stage.
+    """
+    if length is not None and max(sizes) <= length:
+        warnings.warn(
+            "`remat` makes a stage's blocks anew, but for the last of them. Received: "
+            f"remat={length} with at most {max(sizes)} blocks in a stage, where it saves nothing. "
+            "Take fewer stages, or leave it out; a stage cut from a model is one block.",
+            stacklevel=6,
+        )

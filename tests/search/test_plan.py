@@ -87,9 +87,15 @@ def test_a_functional_model_is_planned_by_its_residuals():
     x = inputs
     for _ in range(3):
         x = keras.layers.Add()([x, keras.layers.Conv2D(4, 3, padding="same")(x)])
-    found = planned(0.6, given=keras.Model(inputs, x))
+    source = keras.Model(inputs, x)
+    found = planned(0.6, given=source)
     assert sum(found.stage_sizes) == 3
     assert len(found.stage_sizes) > 1 or found.micro_batches > 1
+    assert not any(one.remat for one in found.weighed)
+    model = found.make(keras.losses.SparseCategoricalCrossentropy(from_logits=True), seed=0)
+    assert model.num_stages == len(found.stage_sizes)
+    data = np.random.default_rng(0).normal(size=(64, 8, 8, 4)), np.zeros(64, int)
+    assert np.isfinite(model.fit(*data, batch_size=64, verbose=0).history["loss"]).all()
 
 
 def test_stores_of_the_buffered_regime_count():

@@ -175,6 +175,12 @@ def test_a_loss_that_a_call_adds_is_refused_by_name():
         trained(lambda: [Adds(name="adds"), *found_again()], True)
 
 
+@pytest.mark.filterwarnings("ignore:TRGL")
+def test_stages_of_one_block_are_told_that_nothing_is_saved():
+    with pytest.warns(UserWarning, match="where it saves nothing"):
+        trained(found_again, True, sizes=[1, 1, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("remat", "kind", "said"),
     [(0, ValueError, "`remat` must be at least 1"), ("all", TypeError, "`remat` must be an int")],

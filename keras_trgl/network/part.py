@@ -1,0 +1,205 @@
+"""`Part`: a stretch of the user's model as one block, over the user's own layers."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_trgl.layers.residual_unit import ResidualUnit
+from keras_trgl.layers.stage import residual_units
+from keras_trgl.network.calls import Call, Flat, Value
+from keras_trgl.network.sum_watch import Key, SumPlace, SumWatch
+from keras_trgl.network.traced_sums import graph_here
+from keras_trgl.types import Shape, Tensor
+
+
+class SumUnit(ResidualUnit):
+    """The energy of a residual that a part adds; called by nobody, told by the part."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.built = True
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the energy is asked for."""
+        return self._recording
+
+    def take(self, residual: Tensor, mean_square: Tensor | None) -> None:
+        """Keep a residual, and its mean square where it is known."""
+        self._keep(residual, mean_square)
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSum:
+    """A residual sum and what users call it.
+
+    Attributes:
+        name: str.
+        place: where it is made.
+    """
+
+    name: str
+    place: SumPlace
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """A unit without a sum, whose residual is T(x) - x.
+
+    Attributes:
+        name: str.
+        start: x.
+        end: T(x), of the same shape.
+        last: int. Position of the call that gives T(x).
+    """
+
+    name: str
+    start: Value
+    end: Value
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """What a part is made of.
+
+    Attributes:
+        flat: its calls, with one input and one output.
+        sums: list of `NamedSum`, in order.
+        distances: list of `Distance`, in order.
+        by_rule: set of keys of sums that the rule finds here, those left out by name too.
+    """
+
+    flat: Flat
+    sums: Sequence[NamedSum] = ()
+    distances: Sequence[Distance] = ()
+    by_rule: frozenset[Key] = frozenset()
+
+
+class Part(keras.layers.Layer):
+    """A stretch of a model between two cuts, which calls the model's own layers.
+
+    Within `with unit.recording():` of its residual units their energies speak of the latest call.
+    A sum inside a layer is found again by its order among the sums of the layer's call, and where
+    a graph is traced the rule judges it anew.
+
+    Args:
+        stretch: what it is made of.
+        name: str.
+    """
+
+    def __init__(self, stretch: Stretch, name: str) -> None:
+        out = stretch.flat.outputs[0].dtype
+        # What it gives; what comes in is cast by the model's own layers, not here.
+        super().__init__(name=name, autocast=False, dtype=out if "float" in out else None)
+        self.stretch = stretch
+        called = {id(call.operation): call.operation for call in self.calls if call.is_layer}
+        self.layers = list(called.values())
+        named = [*(one.name for one in stretch.sums), *(one.name for one in stretch.distances)]
+        self._own_units = [SumUnit(name=name) for name in named]
+        self.supports_masking = True
+        self.built = True
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls of layers and operations, in order."""
+        return self.stretch.flat.calls
+
+    @property
+    def units(self) -> int | None:
+        """Number of a classifier's outputs, where its last layer tells."""
+        units = getattr(self.calls[-1].operation, "units", None)
+        return units if isinstance(units, int) else None
+
+    @property
+    def declared_input(self) -> Value:
+        """What comes in."""
+        return self.stretch.flat.inputs[0]
+
+    @property
+    def expected_input_shape(self) -> Shape:
+        """Shape of what comes in, without the batch axis."""
+        return tuple(self.declared_input.shape[1:])
+
+    @property
+    def residual_units(self) -> list[ResidualUnit]:
+        """Units whose energy counts, in order: one per sum, and the layers that are units."""
+        at: list[tuple[int, int, ResidualUnit]] = []
+        own = iter(self._own_units)
+        for place, sum_ in enumerate(self.stretch.sums):
+            at.append((sum_.place.key[0], place, next(own)))
+        at += [(one.last, place, next(own)) for place, one in enumerate(self.stretch.distances)]
+        seen: set[int] = set()
+        for index, call in enumerate(self.calls):
+            for place, unit in enumerate(residual_units(call.operation) if call.is_layer else ()):
+                if id(unit) not in seen:
+                    seen.add(id(unit))
+                    at.append((index, place, unit))
+        return [unit for *_, unit in sorted(at, key=lambda one: one[:2])]
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Run the model's layers from this cut to the next.
+
+        Args:
+            inputs: tensor, what crosses the cut before.
+            training: bool. Whether layers run in training mode. Defaults to the caller's.
+
+        Returns:
+            Tensor, what crosses the cut after.
+        """
+        flat = self.stretch.flat
+        if not any(unit.is_recording for unit in self._own_units):
+            return flat.run([inputs], training)[flat.outputs[0]]
+        units = self._own_units[: len(self.stretch.sums)]
+        watch = SumWatch(
+            flat,
+            [(one.place, unit.take) for one, unit in zip(self.stretch.sums, units, strict=True)],
+        )
+        # Distances are told at the end, from values that the run would forget.
+        values = flat.run([inputs], training, watch.around, keep=bool(self.stretch.distances))
+        self._check(watch, inputs)
+        for one, unit in zip(self.stretch.distances, self._own_units[len(units) :], strict=True):
+            unit.take(keras.ops.subtract(values[one.end], values[one.start]), None)
+        return values[flat.outputs[0]]
+
+    def _check(self, watch: SumWatch, given: Tensor) -> None:
+        """Raise unless the sums of this run are those of the table.
+
+        Raises:
+            RuntimeError: others were found, or fewer.
+        """
+        wrong = {one.place.key for one in self.stretch.sums} - watch.taken
+        if not wrong and graph_here() is not None:
+            found = {watch.made[one.op] for one in watch.judged([given]).found}
+            wrong = found ^ self.stretch.by_rule
+        if wrong:
+            names = ", ".join(sorted({self.calls[key[0]].name for key in wrong}))
+            raise RuntimeError(
+                f"The sums of {self.name} must be those of `cut_table()` at every trace. Received: "
+                f"others in {names}, which compute otherwise than when the model was cut. Leave "
+                "them out by name: `residuals={name: None}`."
+            )
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give no mask but the one that the last layer handed on with its output."""
+        return None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Give the shape of what crosses the cut after."""
+        if tuple(input_shape[1:]) == self.expected_input_shape:
+            return tuple(self.stretch.flat.outputs[0].shape)
+        given = keras.KerasTensor(tuple(input_shape), self.declared_input.dtype)
+        return tuple(keras.Operation.compute_output_spec(self, given).shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuse: a part is made of a model, which is what a file holds.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"{self.name} is a part of a model that `GreedyModel.from_model` cut. Save the whole "
+            "`GreedyModel`, `truncate(k)` or `to_keras()`."
+        )
