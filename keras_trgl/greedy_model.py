@@ -175,6 +175,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        micro_batches: int = 1,
+        remat: bool | int = False,
     ) -> None:
         """Configure training, as `keras.Model.compile` does, for every stage.
 
@@ -192,10 +194,19 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
                 saves no memory. Defaults to `"auto"`.
             auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
                 Defaults to `True`.
+            micro_batches: int ≥ 1. Parts that every stage trains a batch in, one after the
+                other, to save memory; one update follows, and metrics see the batch. As with the
+                whole batch but for what looks across examples: batch normalization takes each
+                part's statistics, and moves its averages once a part; dropout draws for each
+                part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
+            remat: bool or int ≥ 1, blocks of which a stage keeps what goes in alone; the rest is
+                made anew in the backward pass, but for the stage's last blocks. Loss,
+                gradients and states stay as they are. `True` is 1. Defaults to `False`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
-                several devices; or the scope of another strategy than the model's.
+                several devices; `micro_batches` with replicas or with XLA; or the scope of
+                another strategy than the model's.
         """
         given = locals()
         self.placement.check_scope(self.name)
@@ -362,6 +373,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         expand_nested: bool = False,
         show_trainable: bool = False,
         layer_range: Any = None,
+        batch_size: int | None = None,
     ) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
 
@@ -373,10 +385,15 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
             expand_nested: bool. Whether blocks have rows of their own. Defaults to `False`.
             show_trainable: not used.
             layer_range: not used.
+            batch_size: int ≥ 1, examples, to show the bytes that training a stage takes, or
+                `None`. Defaults to `None`.
         """
         del line_length, positions, show_trainable, layer_range
         optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
-        table = stage_table(self.name, self._network, optimizers, expand_nested)
+        options = self._trainer.steps.compiled_with
+        table = stage_table(
+            self.name, self._network, optimizers, expand_nested, batch_size, options
+        )
         (print_fn or print)(table)
 
     def __repr__(self) -> str:

@@ -27,7 +27,10 @@ SHARED = {
     "methods": {"method"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
-    "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
+    "splitting": {
+        *{"partition", "profile", "activation_bytes", "stage_bytes"},
+        *{"traced_bytes", "network_bytes"},
+    },
     "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
@@ -61,6 +64,8 @@ TENSORFLOW = {
     "feeding/feature_store",
     "feeding/training_data",
     "splitting/profile",
+    "splitting/traced_bytes",
+    "diagnostics/peak",
 }
 TENSORFLOW_FOLDERS = {"training", "datasets", "callbacks", "distribute", "search", "export"}
 
