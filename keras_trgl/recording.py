@@ -41,7 +41,7 @@ class Recorded:
         """Make the object, of a class that records its arguments where it must."""
         # Here, not when the class is made: a dataclass gets its `__init__` after that.
         for one in reversed(cls.__mro__):
-            if issubclass(one, Recorded) and one not in {Recorded, *_installed}:
+            if issubclass(one, Recorded) and one not in {Recorded, Settled, *_installed}:
                 _installed.add(one)
                 _install(one)
         make: Any = super().__new__

@@ -135,7 +135,7 @@ def saved_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
 def _is_saved_model(folder: Path) -> bool:
     """Tell whether a folder is what `save(zipped=False)` writes, and nothing more."""
     names = {one.name for one in folder.iterdir()}
-    return SAVED_FILES <= names and not any(
+    return names >= SAVED_FILES and not any(
         name not in SAVED_FILES and name != "assets" and not name.startswith("model.weights")
         for name in names
     )

@@ -90,6 +90,7 @@ class FitSetup:
         check_fit_numbers(
             given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
         )
+        self._model.optimizer.take_up_rate()
         # Before `plain` takes the array out of its dict: the key names the input.
         self._network.door.note(given.x)
         if is_array_like(given.x):

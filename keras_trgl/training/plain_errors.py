@@ -16,6 +16,11 @@ def plain_errors() -> Iterator[None]:
     keras.config.disable_traceback_filtering()
     try:
         yield
+    except Exception as error:
+        # What Keras says of a layer that it cannot ask for a shape; the cause is behind it.
+        if "Could not automatically infer" in str(error) and error.__context__ is not None:
+            raise error.__context__ from None
+        raise
     finally:
         if filters:
             keras.config.enable_traceback_filtering()

@@ -14,8 +14,8 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.layers.masks import mask_of, with_mask
 from keras_trgl.layers.stage import InTraining, run_blocks
-from keras_trgl.network.passing import mask_of, with_mask
 from keras_trgl.types import Tensor
 
 

@@ -236,6 +236,14 @@ class Trainer:
 
     def last_depth(self, logs: dict[str, Any]) -> Any:
         """Give what `evaluate` returns without `return_dict`: the deepest trained stage's."""
+        if not logs:
+            # Of no rows, as in Keras.
+            return []
+        values = [logs[name] for name in self.names_of_last_depth()]
+        return values[0] if len(values) == 1 else values
+
+    def names_of_last_depth(self) -> list[str]:
+        """Give the names of what `evaluate` gives in its list."""
         names: list[str] = []
         # Stages that never stepped have no metrics yet: the deepest that has some speaks.
         spoke = [] if self.run is None else [self.speaker]
@@ -243,11 +251,7 @@ class Trainer:
             with contextlib.suppress(ValueError):
                 names = list(step.exit.get_metrics_result())
                 break
-        if not logs:
-            # Of no rows, as in Keras.
-            return []
-        values = [logs[name] for name in names]
-        return values[0] if len(values) == 1 else values
+        return names
 
     def _unpack(self, data: Any) -> tuple[Any, Any, Any]:
         model = self._model
