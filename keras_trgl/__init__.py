@@ -12,8 +12,11 @@ from keras_trgl import methods as methods
 from keras_trgl import regimes as regimes
 from keras_trgl import regularizers as regularizers
 from keras_trgl import splitting as splitting
+from keras_trgl.diagnostics.peak import measure_peak as measure_peak
 from keras_trgl.greedy_model import GreedyModel as GreedyModel
 from keras_trgl.keeping.saving import load_model as load_model
 from keras_trgl.regimes.feature_cache import FeatureCache as FeatureCache
+from keras_trgl.search.plan import Plan as Plan
+from keras_trgl.search.plan import plan as plan
 from keras_trgl.training.optimizers import StageOptimizers as StageOptimizers
 from keras_trgl.version import __version__ as __version__

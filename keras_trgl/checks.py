@@ -150,6 +150,9 @@ def chosen(name: str, value: Any, base: type, members: Mapping[str, type]) -> An
     if isinstance(value, base):
         return value
     if isinstance(value, str):
+        # Names as one would write the class, too: "PredSim" and "pred_sim" are one.
+        folded = {key.replace("_", ""): key for key in members}
+        value = folded.get(value.replace("_", "").lower(), value)
         if value not in members:
             known = ", ".join(repr(one) for one in members)
             raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")

@@ -13,7 +13,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.brought_model import BroughtModel
-from keras_trgl.network.door import plain
+from keras_trgl.network.door import has_no_rows, plain
 from keras_trgl.network.ownership import (
     bring_home,
     claim,
@@ -100,6 +100,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         check_overrides(type(self), GreedyModel)
         self.method = get_method(method)
         self.regime = get_regime(regime)
+        for setting in (self.method, self.regime):
+            setting.settle()
         self.seed_is_given = seed is not None
         self._network = StagedNetwork(stages, heads, self.method, pick_seed(seed))
         claim(self, self._network.given_layers)
@@ -173,6 +175,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        micro_batches: int = 1,
+        remat: bool | int = False,
     ) -> None:
         """Configure training, as `keras.Model.compile` does, for every stage.
 
@@ -190,10 +194,19 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
                 saves no memory. Defaults to `"auto"`.
             auto_scale_loss: bool. Whether `mixed_float16` gives every stage a loss scale.
                 Defaults to `True`.
+            micro_batches: int ≥ 1. Parts that every stage trains a batch in, one after the
+                other, to save memory; one update follows, and metrics see the batch. As with the
+                whole batch but for what looks across examples: batch normalization takes each
+                part's statistics, and moves its averages once a part; dropout draws for each
+                part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
+            remat: bool or int ≥ 1, blocks of which a stage keeps what goes in alone; the rest is
+                made anew in the backward pass, but for the stage's last blocks. Loss,
+                gradients and states stay as they are. `True` is 1. Defaults to `False`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
-                several devices; or the scope of another strategy than the model's.
+                several devices; `micro_batches` with replicas or with XLA; or the scope of
+                another strategy than the model's.
         """
         given = locals()
         self.placement.check_scope(self.name)
@@ -293,7 +306,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     @on_devices
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
-        check_ready(self, trains=True)
+        check_ready(self, True, self._trainer.hooks.overrides_loss)
         with readable_errors():
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -301,7 +314,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     @on_devices
     def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate on one batch; returns what `evaluate` returns."""
-        check_ready(self)
+        check_ready(self, has_loss=self._trainer.hooks.overrides_loss)
         with self._trainer.evaluating(), readable_errors():
             logs = super().test_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -330,6 +343,11 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         """
         self.drain()
         self._network.door.note(x)
+        if has_no_rows(x):
+            raise ValueError(
+                "Predictions are made of one row at least. Received: data without any. Leave "
+                "empty parts of the data out."
+            )
         predictions = self._network.all_exits(self.name).predict(plain(x), **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 
@@ -355,6 +373,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         expand_nested: bool = False,
         show_trainable: bool = False,
         layer_range: Any = None,
+        batch_size: int | None = None,
     ) -> None:
         """Print stages and heads, their parameters, and what each is trained by.
 
@@ -366,10 +385,15 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
             expand_nested: bool. Whether blocks have rows of their own. Defaults to `False`.
             show_trainable: not used.
             layer_range: not used.
+            batch_size: int ≥ 1, examples, to show the bytes that training a stage takes, or
+                `None`. Defaults to `None`.
         """
         del line_length, positions, show_trainable, layer_range
         optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
-        table = stage_table(self.name, self._network, optimizers, expand_nested)
+        options = self._trainer.steps.compiled_with
+        table = stage_table(
+            self.name, self._network, optimizers, expand_nested, batch_size, options
+        )
         (print_fn or print)(table)
 
     def __repr__(self) -> str:

@@ -41,7 +41,7 @@ class Recorded:
         """Make the object, of a class that records its arguments where it must."""
         # Here, not when the class is made: a dataclass gets its `__init__` after that.
         for one in reversed(cls.__mro__):
-            if issubclass(one, Recorded) and one not in {Recorded, *_installed}:
+            if issubclass(one, Recorded) and one not in {Recorded, Settled, *_installed}:
                 _installed.add(one)
                 _install(one)
         make: Any = super().__new__
@@ -49,6 +49,27 @@ class Recorded:
 
     def __repr__(self) -> str:
         return shown(self)
+
+
+class Settled(Recorded):
+    """Base of settings that a model reads when it is made and when its steps are traced.
+
+    Once a model has one, its arguments cannot be set: what was traced would not follow, while
+    `repr` and a saved model would tell the new value.
+    """
+
+    def settle(self) -> None:
+        """Say that a model has it."""
+        vars(self)["_settled"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if vars(self).get("_settled") and name in inspect.signature(type(self)).parameters:
+            raise AttributeError(
+                f"`{name}` is settled once a model has this {type(self).__name__}. Received: "
+                f"{name}={value!r}. Make another model with "
+                f"`{type(self).__name__}({name}={value!r})`."
+            )
+        super().__setattr__(name, value)
 
 
 class Arguments:

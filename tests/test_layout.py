@@ -21,13 +21,16 @@ RANKS = {
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
 SHARED = {
-    "layers": {"chain", "kernels", "residual_unit", "inner", "copying"},
+    "layers": {"chain", "kernels", "residual_unit", "inner", "copying", "masks"},
     "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
     "methods": {"method", "head_choice", "decoder", "depth_weights"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
-    "splitting": {"partition", "profile", "activation_bytes", "stage_bytes"},
+    "splitting": {
+        *{"partition", "profile", "activation_bytes", "stage_bytes"},
+        *{"traced_bytes", "network_bytes"},
+    },
     "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
@@ -62,6 +65,8 @@ TENSORFLOW = {
     "feeding/feature_store",
     "feeding/training_data",
     "splitting/profile",
+    "splitting/traced_bytes",
+    "diagnostics/peak",
 }
 TENSORFLOW_FOLDERS = {"training", "datasets", "callbacks", "distribute", "search", "export"}
 

@@ -129,7 +129,7 @@ MISTAKES = {
     "a list for a model": (lambda: from_model(blocks(), 2, LinearHead(3)), "a functional Keras"),
     # Methods and regimes.
     "a class of a method": (lambda: model(method=TRGL), "a class instead of an object"),
-    "another method": (lambda: model(method="TRGL"), "must be one of 'trgl', 'vangl'"),
+    "another method": (lambda: model(method="nobody"), "must be one of 'trgl', 'vangl'"),
     "a class of a regime": (lambda: model(regime=Parallel), "a class instead of an object"),
     "tau of text": (lambda: TRGL("1"), "`tau` must be a number above 0"),
     "no tau": (lambda: TRGL(0), "`tau` must be above 0 and finite"),

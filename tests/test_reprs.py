@@ -41,6 +41,18 @@ def unaugmented(images, seeds):
 
 
 EXAMPLES = {
+    "Plan": (
+        lambda: trgl.plan(
+            [keras.layers.Dense(4) for _ in range(3)],
+            8,
+            2**20,
+            head=trgl.heads.LinearHead(2),
+            optimizer="sgd",
+            method="vangl",
+            input_shape=(4,),
+        ),
+        None,
+    ),
     "FeatureCache": (
         lambda: trgl.FeatureCache("disk", max_bytes=2**30),
         "FeatureCache(kind='disk', max_bytes=1073741824)",

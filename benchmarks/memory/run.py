@@ -43,7 +43,6 @@ def peak_bytes(setting):
     """Train a setting in this process, and give the allocator's peak during the second `fit`."""
     import keras
     import numpy as np
-    import tensorflow as tf
 
     import keras_trgl as trgl
 
@@ -63,11 +62,8 @@ def peak_bytes(setting):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4 * FLAGS.batch, 32, 32, 3)).astype("float32")
     y = keras.utils.to_categorical(rng.integers(0, 10, len(x)), 10)
-    model.fit(x, y, batch_size=FLAGS.batch, verbose=0)
-    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
-    tf.config.experimental.reset_memory_stats(device)
-    model.fit(x, y, batch_size=FLAGS.batch, verbose=0)
-    return tf.config.experimental.get_memory_info(device)["peak"], sizes
+    fit = lambda: model.fit(x, y, batch_size=FLAGS.batch, verbose=0)  # noqa: E731
+    return trgl.measure_peak(fit), sizes
 
 
 def measure(setting):

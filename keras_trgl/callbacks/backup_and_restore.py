@@ -121,7 +121,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             ValueError: the model was given another seed.
         """
         self._forget([one for one in callbacks if one is not self])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.path.parent)
         self._lock = FolderLock(self.path.parent)
         self._lock.take()
         remove_leftovers(self.path)
@@ -353,3 +353,16 @@ class BackupAndRestore(keras.callbacks.Callback):
             f"A backup must fit into {self.path.parent}. Received: {error.strerror or error} at "
             f"step {step}. {last}; training has ended. Make room and call `fit` again."
         )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder for backups, or say why it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"`backup_dir` must be a folder, or a place for one. Received: {error.strerror}. Give "
+            "another",
+            str(folder),
+        ) from error

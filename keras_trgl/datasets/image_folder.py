@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ import tensorflow as tf
 from keras_trgl.checks import check_list
 from keras_trgl.datasets.image_data import CHUNK, ImageData, stratified
 
-ENDINGS = (".jpeg", ".jpg", ".png")
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+OTHERS = (".heic", ".jfif", ".tif", ".tiff", ".webp")
+"""Endings of images that TensorFlow does not read."""
 TESTS = ("test", "val", "validation")
 """Folders beside `train` that may hold the images of the test part, in this order."""
 
 LAYOUT = (
     "Pass `data_dir`, a folder with train/<class>/* and test/<class>/*, or with <class>/* alone, "
-    "of JPEG or PNG files."
+    "of JPEG, PNG, BMP or GIF files."
 )
 IN_MEMORY = 2**31
 """Bytes of decoded images up to which a part is kept in memory."""
@@ -149,6 +152,12 @@ def image_folder(
     paths, labels = _listed(train, names)
     if not paths:
         raise FileNotFoundError(f"There is no image. Received: {train}. {LAYOUT}")
+    empty = [name for k, name in enumerate(names) if not (labels == k).any()]
+    if empty:
+        raise ValueError(
+            "Every class must have an image to train on. Received: none in "
+            f"{', '.join(empty[:5])} of {train}. Add images, or remove the folder."
+        )
     tests = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if tests is None:
         drawn = stratified(labels, SHARE, SEED)
@@ -175,13 +184,21 @@ def _hidden(path: pathlib.Path) -> bool:
 
 def _listed(folder: pathlib.Path, names: Sequence[str]) -> tuple[list[pathlib.Path], Any]:
     """Give the image files of all classes in a fixed order, and their labels."""
-    found = [
+    there = [
         (path, label)
         for label, name in enumerate(names)
         # Anywhere below: some archives have train/<class>/images/*.
         for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in ENDINGS and not _hidden(path)
+        if not _hidden(path)
     ]
+    left_out = [path for path, _ in there if path.suffix.lower() in OTHERS]
+    if left_out:
+        warnings.warn(
+            f"Images must be JPEG, PNG, BMP or GIF. Received: {len(left_out)} others in {folder}, "
+            f"{left_out[0].name} among them, which are left out. Convert them.",
+            stacklevel=4,
+        )
+    found = [(path, label) for path, label in there if path.suffix.lower() in ENDINGS]
     return [path for path, _ in found], np.array([label for _, label in found], "int64")
 
 

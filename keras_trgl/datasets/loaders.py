@@ -53,7 +53,7 @@ def load(
         name: str. `"digits"` (1,797 images of 8x8 that come with scikit-learn), `"mnist"`,
             `"fashion_mnist"`, `"cifar10"`, `"cifar100"` (fetched by `keras.datasets`),
             `"stl10"` (by tensorflow-datasets, the extra `[data]`), `"tiny_imagenet"` (the
-            archive's folder), `"folder"`: images of your own, JPEG or PNG, in
+            archive's folder), `"folder"`: images of your own, JPEG, PNG, BMP or GIF, in
             `train/<class>/` and `test/<class>/`, or in `<class>/` alone, where a fifth of every
             class tests.
         data_dir: str or path: the folder of `"tiny_imagenet"` or `"folder"`, or where

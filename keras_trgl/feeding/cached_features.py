@@ -393,8 +393,8 @@ def _num_batches(source: Any) -> int:
         raise ValueError(
             "Features can be cached of a `BatchStream`, a `PyDataset` or a `tf.data` pipeline "
             "with a known number of batches. Received: "
-            f"{type(source).__name__}{'' if count is None else ' without one'}. End a pipeline by "
-            "`take(batches)`, tell its end by `tf.data.experimental.assert_cardinality(batches)`, "
-            "or use cache=None."
+            f"{type(source).__name__}{'' if count is None else ' without one'}. Tell a pipeline's "
+            "length by `.apply(tf.data.experimental.assert_cardinality(batches))`, or use "
+            "cache=None."
         )
     return int(count)

@@ -384,12 +384,13 @@ def check_fit_numbers(epochs: Any, batch_size: Any, initial_epoch: Any, steps: A
             check_integer(name, value, minimum)
 
 
-def check_ready(model: keras.Model, trains: bool = False) -> None:
+def check_ready(model: keras.Model, trains: bool = False, has_loss: bool = False) -> None:
     """Raise where Keras itself would fail later, or train something else without a word.
 
     Args:
         model: a `GreedyModel`.
         trains: bool. Whether it is about to train. Defaults to `False`.
+        has_loss: bool. Whether a subclass says what the loss is. Defaults to `False`.
 
     Raises:
         ValueError: the model is not compiled, has no loss, or has settings that Keras does not
@@ -400,7 +401,7 @@ def check_ready(model: keras.Model, trains: bool = False) -> None:
             "A model must be compiled before it is trained or evaluated. Received: a model that "
             "is not. Call `model.compile(optimizer=…, loss=…)` first."
         )
-    if model.loss is None:
+    if model.loss is None and not has_loss:
         raise ValueError(
             "Every head needs a loss. Received: loss=None. Call `model.compile` with one."
         )

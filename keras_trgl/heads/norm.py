@@ -82,7 +82,7 @@ class NormHead(Head):
             wanted = "a sequence of known length" if self.pool == "first" else "rank 3 or 4"
             raise ValueError(
                 f"`NormHead` with pool={self.pool!r} takes features of {wanted}. Received: "
-                f"{input_shape}. Use pool='mean', or `LinearHead` for other features."
+                f"{input_shape}. Use `LinearHead`, or another `pool`, for other features."
             )
         dtype = self.dtype_policy
         # A sequence has its positions before its channels, whatever the format of images.

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written aside, then renamed; read only when complete."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -32,6 +33,8 @@ class DamagedFile(OSError, ValueError):
 
 
 _SEED_FILE = "drawn_seed.txt"
+SAVED_FILES = {"config.json", "metadata.json"}
+"""What every model saved as a folder has."""
 MOST_GROWTH, SLACK = 20, 2**20
 """Times a file's own bytes, and bytes beside, that it may unpack to. Weights hardly pack."""
 
@@ -83,10 +86,18 @@ def saved_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
         overwrite: bool. With `False` an existing file is an error. Defaults to `True`.
 
     Raises:
+        TypeError: `path` is none.
         FileExistsError: there is a file and `overwrite` is `False`.
+        FileNotFoundError: the folder to save in is not there.
+        IsADirectoryError: there is a folder that no model was saved as.
         ValueError: a name of Keras's old format for whole models, which cannot hold stages.
     """
-    target = Path(os.fspath(path))
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            "A model is saved to a path that ends in `.keras` or `.weights.h5`, a str or a "
+            f"`pathlib.Path`. Received: {path!r}."
+        )
+    target = Path(path)
     if target.name.endswith((".h5", ".hdf5")) and not target.name.endswith(".weights.h5"):
         raise ValueError(
             "A model is saved in a file that ends in `.keras`, weights alone in `.weights.h5`: the "
@@ -97,25 +108,47 @@ def saved_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
             f"{target} is there already. Received: overwrite=False. Choose another name, or pass "
             "`overwrite=True`."
         )
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}.aside-", dir=target.parent))
+    if target.is_dir() and not _is_saved_model(target):
+        raise IsADirectoryError(
+            errno.EISDIR,
+            "A model is saved as a file, or over a folder that one was saved as. Received: a "
+            "folder with other things in it. Choose another name",
+            str(target),
+        )
+    # A link stays one, and the file that it names is written.
+    place = Path(os.path.realpath(target)) if target.is_symlink() else target
+    if not place.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "The folder to save in must be there. Make it first", str(target)
+        )
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}.aside-", dir=place.parent))
     try:
         yield str(folder / target.name)
-        _put_in_place(folder, target)
+        _put_in_place(folder, target.name, place)
     except (OSError, ValueError) as error:
-        _speak_of(error, folder, target.parent)
+        _speak_of(error, folder, place.parent)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Move everything out of the folder, what has the target's name last."""
+def _is_saved_model(folder: Path) -> bool:
+    """Tell whether a folder is what `save(zipped=False)` writes, and nothing more."""
+    names = {one.name for one in folder.iterdir()}
+    return names >= SAVED_FILES and not any(
+        name not in SAVED_FILES and name != "assets" and not name.startswith("model.weights")
+        for name in names
+    )
+
+
+def _put_in_place(folder: Path, name: str, target: Path) -> None:
+    """Move everything out of the folder, what has this name last, to the target."""
     for written in folder.rglob("*"):
         if written.is_file():
             with open(written, "rb+") as file:
                 os.fsync(file.fileno())
-    for written in sorted(folder.iterdir(), key=lambda one: one.name == target.name):
-        place = target.parent / written.name
+    for written in sorted(folder.iterdir(), key=lambda one: one.name == name):
+        place = target if written.name == name else target.parent / written.name
         if place.is_dir():
             # A folder takes no other one's place: it makes room, and goes with the hidden one.
             os.replace(place, folder / f"{written.name}.old")

@@ -38,6 +38,7 @@ class PositionEmbedding(Recorded, keras.layers.Layer):
         self, class_token: bool = False, initializer: Any = "zeros", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.class_token = bool(class_token)
         self.initializer = keras.initializers.get(initializer)
 
@@ -69,6 +70,13 @@ class PositionEmbedding(Recorded, keras.layers.Layer):
         batch = ops.shape(inputs)[0]
         token = ops.broadcast_to(self.token, (batch, 1, inputs.shape[2]))
         return ops.concatenate([token, inputs], axis=1) + self.positions
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give the inputs' mask; the class token is to be seen."""
+        if previous_mask is None or not self.class_token:
+            return previous_mask
+        seen = ops.ones_like(previous_mask[:, :1])
+        return ops.concatenate([seen, previous_mask], axis=1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give the output's shape; needs nothing built."""

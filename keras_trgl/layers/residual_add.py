@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_trgl.layers.masks import mask_of, mask_of_sum, with_mask
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.registration import public
 from keras_trgl.types import Shape, Tensor
@@ -38,7 +39,8 @@ class ResidualAdd(ResidualUnit):
         shortcut, residual = inputs
         if self._recording:
             self._keep(residual, None)
-        return ops.add(shortcut, residual)
+        mask = mask_of_sum(mask_of(shortcut), mask_of(residual))
+        return with_mask(ops.add(shortcut, residual), mask)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """Give the shortcut's shape."""

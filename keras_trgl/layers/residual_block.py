@@ -24,6 +24,7 @@ from keras_trgl.layers.chain import (
     serialize_chain,
 )
 from keras_trgl.layers.kernels import add_with_energy
+from keras_trgl.layers.masks import keeping_mask, mask_of, mask_of_sum, with_mask
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.registration import public
 from keras_trgl.types import KnowsMeanSquare, Shape, Tensor
@@ -102,10 +103,12 @@ class ResidualBlock(ResidualUnit):
             Tensor of the shortcut's shape.
         """
         x = call_chain(self.entry, inputs)
-        residual = call_chain(self.branch, x)
+        residual = keeping_mask(lambda x: call_chain(self.branch, x), x)
         shortcut = call_chain(self.shortcut, x)
+        mask = mask_of_sum(mask_of(shortcut), mask_of(residual))
         merged = self._merge(shortcut, residual)
-        return merged if self.activation is None else self.activation(merged)
+        merged = merged if self.activation is None else self.activation(merged)
+        return with_mask(merged, mask)
 
     def _merge(self, shortcut: Tensor, residual: Tensor) -> Tensor:
         if not self._recording:

@@ -24,6 +24,12 @@ class ResidualUnit(Recorded, keras.layers.Layer):
         self._recording = False
         self._residual: Tensor | None = None
         self._mean_square: Tensor | None = None
+        # A unit says itself what the mask of its output is.
+        self.supports_masking = True
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give no mask but the one that the unit gave its output."""
+        return None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

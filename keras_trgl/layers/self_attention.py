@@ -41,6 +41,7 @@ class SelfAttention(Recorded, keras.layers.Layer):
         self, num_heads: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         check_integer("num_heads", num_heads, 1)
         self.num_heads = int(num_heads)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,48 @@ def residual_units(layer: Any) -> list[ResidualUnit]:
     if isinstance(layer, keras.Model):
         return [unit for inner in layer.layers for unit in residual_units(inner)]
     return []
+
+
+def run_blocks(
+    blocks: Sequence[Any], x: Tensor, reduction: str | None
+) -> tuple[Tensor, list[Tensor]]:
+    """Call blocks in a row.
+
+    Args:
+        blocks: list of layers.
+        x: tensor, what the first is called on.
+        reduction: `"mean"` or `"sum"`, or `None` where no energy is asked for.
+
+    Returns:
+        Tuple of the last one's output, and the energies of the residual units, in order.
+    """
+    if reduction is None:
+        return call_chain(blocks, x), []
+    units = [unit for block in blocks for unit in residual_units(block)]
+    with contextlib.ExitStack() as stack:
+        for unit in units:
+            stack.enter_context(unit.recording())
+        features = call_chain(blocks, x)
+        return features, [unit.energy(reduction) for unit in units]
+
+
+class InTraining(keras.layers.Layer):
+    """A function of blocks, run in training mode wherever it is called."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        super().__init__(autocast=False, name="in_training")
+        self._run = run
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, x: Tensor, training: bool | None = None) -> Any:
+        """Run the blocks; what they are called in is in training mode."""
+        del training
+        return self._run(x)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Give none: features bring their own."""
+        return None
 
 
 @public
@@ -66,6 +109,7 @@ class Stage(Recorded, keras.layers.Layer):
         # Set by `GreedyModel` for a method that wants the energy without a regulariser.
         self.recorded_reduction: str | None = None
         self._energy: Tensor | None = None
+        self._run: Callable[..., Any] = run_blocks
         # Masks are the inner layers' to use and to hand on.
         self.supports_masking = True
 
@@ -90,21 +134,32 @@ class Stage(Recorded, keras.layers.Layer):
         Returns:
             Tensor, the last block's output.
         """
-        units, reduction = self.residual_units, self.energy_reduction
+        reduction = self.energy_reduction if training else None
         self._energy = None
-        if reduction is None or not training:
-            return call_chain(self.blocks, inputs)
-        with contextlib.ExitStack() as stack:
-            for unit in units:
-                stack.enter_context(unit.recording())
-            features = call_chain(self.blocks, inputs)
-            energies = [unit.energy(reduction) for unit in units]
+        features, energies = (self._run if training else run_blocks)(self.blocks, inputs, reduction)
+        if reduction is not None:
             self._energy = (
                 functools.reduce(ops.add, energies)
                 if self.regularizer is None
                 else self.regularizer(energies)
             )
         return features
+
+    @contextlib.contextmanager
+    def run_by(self, run: Callable[..., Any] | None) -> Iterator[None]:
+        """Let training calls inside the context run the blocks in another way.
+
+        Args:
+            run: function like `run_blocks`, or `None` for that one.
+
+        Returns:
+            Context manager.
+        """
+        before, self._run = self._run, run or run_blocks
+        try:
+            yield
+        finally:
+            self._run = before
 
     @property
     def energy_reduction(self) -> str | None:

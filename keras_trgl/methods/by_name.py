@@ -5,9 +5,10 @@ from typing import Any
 from keras_trgl.checks import chosen
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.method import Method
+from keras_trgl.methods.pred_sim import PredSim
 from keras_trgl.methods.trgl import TRGL, VanGL
 
-METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd}
+METHODS = {"trgl": TRGL, "vangl": VanGL, "end_to_end": EndToEnd, "pred_sim": PredSim}
 
 
 def get_method(value: Any) -> Any:

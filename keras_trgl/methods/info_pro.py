@@ -41,11 +41,11 @@ class InfoPro(LocalMethod):
     The reconstruction is the binary cross-entropy, mean over all numbers, of a small decoder's
     image and the batch's own, augmented one, mapped back to [0, 1] as `x * std + mean`. The label
     loss is the task loss of a head of the paper's (`"softmax"`), or supervised contrast of 128
-    numbers in the head's place (`"contrast"`): then depths below the last predict nothing, have no
-    metrics, and are refused in a sentence. Both weights run linearly over depth, from stage 1 to
-    stage K − 1. The last stage keeps the given head, whose `units` are those of the others. Pairs
-    are compared within a batch, with replicas within a replica's; sample weights weigh the task
-    loss alone. Logged as `stage_k_reconstruction` and `stage_k_contrast`, weighted.
+    numbers in the head's place (`"contrast"`): then depths below the last predict nothing, have
+    no metrics, and are refused in a sentence. Both weights run linearly over depth, from stage 1
+    to stage K − 1. The last stage keeps the given head, whose `units` are those of the others.
+    Pairs are compared within a batch, a replica's share of one, or a micro-batch; sample weights
+    weigh the task loss alone. Logged as `stage_k_reconstruction` and `stage_k_contrast`, weighted.
 
     Args:
         variant: `"softmax"` or `"contrast"`. Defaults to `"softmax"`.

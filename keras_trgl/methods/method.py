@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_trgl.recording import Recorded
+from keras_trgl.recording import Settled
 from keras_trgl.types import StagePlace, Tensor
 
 
@@ -78,7 +78,7 @@ class StageBatch:
         return self.found_energy
 
 
-class Method(Recorded):
+class Method(Settled):
     """Says how stages are trained. Members are `LocalMethod` and `EndToEnd`.
 
     Attributes:

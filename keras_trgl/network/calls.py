@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.network.passing import mask_of, with_mask
+from keras_trgl.layers.masks import mask_of, with_mask
 from keras_trgl.types import Shape, Tensor
 
 

@@ -113,6 +113,13 @@ def plain(x: Any) -> Any:
     return leaves[0] if holds_one else x
 
 
+def has_no_rows(x: Any) -> bool:
+    """Tell whether data in arrays have no rows at all."""
+    leaves = keras.tree.flatten(x)
+    shapes = [tuple(one.shape) for one in leaves if isinstance(getattr(one, "shape", None), tuple)]
+    return bool(shapes) and all(shape[:1] == (0,) for shape in shapes)
+
+
 class Door:
     """What a network's data are, settled by its first block or by the first data.
 

@@ -139,9 +139,19 @@ class _Own:
     def __init__(self, layers: Sequence[Any]) -> None:
         for layer in layers:
             if not isinstance(layer, keras.layers.Layer):
+                is_input = isinstance(layer, keras.KerasTensor)
+                way_out = (
+                    "Leave `keras.Input` out, and call `model.build(shape)`."
+                    if is_input
+                    else "Call a class to make a layer of it."
+                )
                 raise TypeError(
-                    f"Stages and heads must be made of Keras layers. Received: {layer!r}. "
-                    "Call a class to make a layer of it."
+                    f"Stages and heads must be made of Keras layers. Received: {layer!r}. {way_out}"
+                )
+            if isinstance(layer, keras.layers.InputLayer):
+                raise TypeError(
+                    "Stages and heads are layers that compute something. Received: "
+                    f"{layer.name}, an `InputLayer`. Leave it out, and call `model.build(shape)`."
                 )
         self._places = collections.Counter(map(id, layers))
         self._names = collections.Counter({layer.name for layer in layers})

@@ -1,25 +1,14 @@
 """What crosses a cut: tensors, each with its mask, and no gradient.
 
 Masks are attributes of tensors to Keras, and an attribute does not pass through a traced function,
-a store or a file. Here they become tensors beside the others, and attributes again. Keras has no
-public name for the attribute (3.15): it stands in this file alone.
+a store or a file. Here they become tensors beside the others, and attributes again.
 """
 
 from typing import Any
 
 import keras
 
-
-def mask_of(x: Any) -> Any:
-    """Give the mask that goes with a tensor, `(batch, time)` of bool, or `None`."""
-    return getattr(x, "_keras_mask", None)
-
-
-def with_mask(x: Any, mask: Any) -> Any:
-    """Give a tensor with a mask, or as it is where there is none."""
-    if mask is not None:
-        x._keras_mask = mask
-    return x
+from keras_trgl.layers.masks import mask_of, with_mask
 
 
 def apart(x: Any) -> tuple[Any, dict[str, Any]]:

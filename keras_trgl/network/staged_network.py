@@ -13,6 +13,7 @@ import keras
 
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.inner import follow_format
+from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.door import Door
@@ -255,7 +256,7 @@ class StagedNetwork:
                 for block in self.parts[depth - 1].stage.blocks:
                     x = block(x)
                 if depth in depths:
-                    predictions[depth] = self.parts[depth - 1].head(x)
+                    predictions[depth] = keeping_mask(self.parts[depth - 1].head, x)
         return [predictions[d] for d in depths] if exits == "all" else predictions[depths[0]]
 
     def depths(self, exits: Any) -> list[int]:

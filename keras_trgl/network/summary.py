@@ -6,11 +6,13 @@ from typing import Any
 
 import keras
 
+from keras_trgl.checks import check_integer
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.part import Part
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
+from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
 
 NUMBERS = ("blocks", "residuals", "output", "parameters", "trained")
 """Columns between a layer's name and what trains it."""
@@ -108,8 +110,55 @@ def _rows(
     return rows
 
 
+def counted_bytes(
+    network: StagedNetwork, optimizers: Sequence[Any], batch_size: int, settings: dict[str, Any]
+) -> tuple[list[int], int, int]:
+    """Give the bytes that each stage takes at its worst moment, what stands, and the peak of all.
+
+    Args:
+        network: its stages and heads, built.
+        optimizers: one per stage, or empty before `compile`.
+        batch_size: int ≥ 1, examples.
+        settings: what `compile` was given; `micro_batches` and `remat` count.
+
+    Raises:
+        ValueError: the model is not built.
+    """
+    check_integer("batch_size", batch_size, 1)
+    shape = network.input_shape
+    if shape is None:
+        raise ValueError(
+            "Bytes are told once the model is built. Received: an unbuilt model. Call it on data "
+            "or `model.build(input_shape)` first."
+        )
+    heads: list[Any] = []
+    for part in network.parts:
+        heads += [*[None] * (len(part.stage.blocks) - 1), part.head]
+    reduction = next((s.energy_reduction for s in network.stages if s.energy_reduction), None)
+    optimizer = optimizers[0] if optimizers else None
+    counted = NetworkBytes(
+        network.blocks, heads, tuple(shape[1:]), batch_size, optimizer, reduction
+    )
+    remat = settings.get("remat", False)
+    way = WayToTrain(
+        tuple(len(stage.blocks) for stage in network.stages),
+        settings.get("micro_batches", 1),
+        int(remat) if remat else None,
+    )
+    return counted.stages(way), counted.standing(way), counted.total(way)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
 def stage_table(
-    name: str, network: StagedNetwork, optimizers: Sequence[Any], expand_nested: bool = False
+    name: str,
+    network: StagedNetwork,
+    optimizers: Sequence[Any],
+    expand_nested: bool = False,
+    batch_size: int | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> str:
     """Give the summary of a model as text.
 
@@ -119,6 +168,8 @@ def stage_table(
         optimizers: one per stage, or empty before `compile`.
         expand_nested: bool. Whether blocks, and layers of models among them, have rows too.
             Defaults to `False`.
+        batch_size: int ≥ 1, examples, to tell bytes too, or `None`. Defaults to `None`.
+        settings: what `compile` was given. Defaults to `None`.
 
     Returns:
         str, one row per stage, head and layer of the method.
@@ -131,6 +182,16 @@ def stage_table(
         (*row, *([_short(devices[k])] if placed else []))
         for row, k in _rows(network, optimizers, expand_nested)
     ]
+    told = ""
+    if batch_size is not None:
+        sizes, standing, peak = counted_bytes(network, optimizers, batch_size, settings or {})
+        header = (*header, "bytes")
+        cells = {f"stage {k}": _mib(size) for k, size in enumerate(sizes, start=1)}
+        table = [(*row, cells.get(row[0], "")) for row in table]
+        told = (
+            f" At batch size {batch_size} training takes {_mib(peak)} at most, predicted: that of "
+            f"the largest stage, and {_mib(standing)} of weights, slots and data."
+        )
     widths = [max(len(row[i]) for row in [header, *table]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -143,7 +204,9 @@ def stage_table(
         for layer in (part.stage, part.head, *part.layers.values())
     ]
     trained, total = (sum(numbers) for numbers in zip(*counts, strict=True))
-    end = f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage."
+    end = (
+        f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage." + told
+    )
     if not is_built:
         end = (
             "Not built: shapes and parameters are told once it is. Call it on data, `fit`, or "

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.network.door import Door, input_of
 from keras_trgl.network.placement import strategy_in_force
 from keras_trgl.network.unfolding import Unfolding
@@ -44,7 +45,7 @@ class AllExits(keras.Model):
         for blocks, head in zip(self._rows, self._exits, strict=True):
             for block in blocks:
                 x = block(x)
-            predictions.append(head(x))
+            predictions.append(keeping_mask(head, x))
         return predictions
 
 

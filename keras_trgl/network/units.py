@@ -25,6 +25,9 @@ _ACTIVATION_LAYERS = tuple(
 )
 _ACTIVATIONS = {"Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Tanh"}
 
+EVERY_UNIT = "every unit"
+"""Cuts that make every unit a stage: no user's word, as it is no name of a layer in a list."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Units:
@@ -91,7 +94,7 @@ def cut_places(cuts: Any, units: Units, flat: Flat, main: Value) -> list[int]:
     """Give the positions of the K - 1 calls after which the model is cut.
 
     Args:
-        cuts: K; or sizes of stages in units; or names of K - 1 layers.
+        cuts: K; or sizes of stages in units; or names of K - 1 layers; or `EVERY_UNIT`.
         units: the model's units.
         flat: its calls.
         main: the output that heads read.
@@ -104,6 +107,7 @@ def cut_places(cuts: Any, units: Units, flat: Flat, main: Value) -> list[int]:
     if isinstance(cuts, (list, tuple)) and all(isinstance(one, str) for one in cuts):
         return _named_places(cuts, flat, main)
     possible = max(len(units.ends), 1)
+    cuts = [1] * possible if cuts == EVERY_UNIT else cuts
     if isinstance(cuts, (list, tuple)):
         for size in cuts:
             check_integer("cuts", size, 1, "Every stage needs a unit.")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from keras_trgl.recording import Recorded
+from keras_trgl.recording import Settled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Visit:
     epochs: int
 
 
-class Regime(Recorded):
+class Regime(Settled):
     """Says which stages step, epoch by epoch. It never sees a tensor.
 
     Attributes:

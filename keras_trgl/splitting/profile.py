@@ -175,12 +175,22 @@ def _kind(
     kinds: dict[str, tuple[Any, Shape, bool]], layer: Any, shape: Shape, needs_gradient: bool
 ) -> str:
     """Enter a layer among the kinds, and give its key."""
+    key = kind_of(layer, shape, needs_gradient)
+    kinds.setdefault(key, (layer, shape, needs_gradient))
+    return key
+
+
+def kind_of(layer: Any, *more: Any) -> str:
+    """Give a text that is the same for layers that are alike.
+
+    Args:
+        layer: Keras layer.
+        *more: what else must be the same, as the shape of its input.
+    """
     config = config_of(layer)
     # What tells nothing of itself is a kind of its own.
     told = (id(layer),) if config is None else (type(layer).__qualname__, _nameless(config))
-    key = repr((told, shape, needs_gradient))
-    kinds.setdefault(key, (layer, shape, needs_gradient))
-    return key
+    return repr((told, *more))
 
 
 def _nameless(value: Any) -> Any:

@@ -22,6 +22,7 @@ from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.loss_form import loss_name
 from keras_trgl.training.optimizers import StageOptimizers
+from keras_trgl.training.remat import Remat, segment_length, tell_of_no_use
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
 from keras_trgl.training.stage_step import Exit, StageStep
@@ -56,6 +57,9 @@ class CompiledSteps:
         optimizers: list of Keras optimizers, one per stage.
         hooks: what a subclass of the model overrides.
         loss: Keras loss of every head, or a list of one per head.
+        micro_batches: int ≥ 1. Parts that every stage trains a batch in. Defaults to `1`.
+        remat: bool or int ≥ 1, blocks between two tensors that are kept, as in `compile`.
+            Defaults to `False`.
         **settings: `loss_weights`, `metrics`, `weighted_metrics`, as in `compile`.
     """
 
@@ -65,6 +69,8 @@ class CompiledSteps:
         optimizers: Sequence[Any] = (),
         hooks: SubclassHooks | None = None,
         loss: Any = None,
+        micro_batches: int = 1,
+        remat: bool | int = False,
         **settings: Any,
     ) -> None:
         self.steps: list[StageStep] = []
@@ -74,6 +80,8 @@ class CompiledSteps:
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
+        length = segment_length(remat)
+        tell_of_no_use(length, [len(stage.blocks) for stage in network.stages])
         own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
@@ -83,7 +91,11 @@ class CompiledSteps:
                 exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
-                    StageStep(k + 1, part, exit_model, optimizer, method, told, device)
+                    StageStep(
+                        *(k + 1, part, exit_model, optimizer, method, told, device),
+                        micro_batches=micro_batches,
+                        remat=None if length is None else Remat(length),
+                    )
                 )
 
     def trainable_variables(self, k: int) -> list[Any]:

@@ -86,10 +86,11 @@ class FitSetup:
             ValueError: labels out of range, `epochs` that are not the regime's, or a check that
                 failed inside a step.
         """
-        check_ready(self._model, trains=True)
+        check_ready(self._model, True, self._trainer.hooks.overrides_loss)
         check_fit_numbers(
             given.epochs, given.batch_size, given.initial_epoch, given.steps_per_epoch
         )
+        self._model.optimizer.take_up_rate()
         # Before `plain` takes the array out of its dict: the key names the input.
         self._network.door.note(given.x)
         if is_array_like(given.x):

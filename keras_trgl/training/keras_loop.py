@@ -26,6 +26,11 @@ class KerasLoop(keras.Model):
         return [*self._trainer.steps.metrics, *own]
 
     @property
+    def metrics_names(self) -> list[str]:
+        """Names of what `evaluate` gives in its list."""
+        return self._trainer.names_of_last_depth()
+
+    @property
     def _places_of_metrics(self) -> dict[int, str]:
         """Paths of the variables of metrics, which begin with the stage, by `id`."""
         return {

@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.heads.conv import ConvHead
-from keras_trgl.heads.linear import LinearHead
+from keras_trgl.heads.head import Head
 from keras_trgl.network.part import Part
 from keras_trgl.training.exit_settings import losses_of
 
@@ -28,6 +27,9 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
     Args:
         loss: as in `compile`.
         heads: the heads as they were given. Only those whose last layer is known are judged.
+
+    Raises:
+        ValueError: a loss without a reduction.
     """
     losses = losses_of(loss, len(heads))
     if losses[0] is not losses[-1]:
@@ -35,6 +37,12 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
             check_loss_form(one, [head])
         return
     name = loss_name(loss)
+    if getattr(loss, "reduction", "") in (None, "none"):
+        raise ValueError(
+            "A loss must give one number for a batch. Received: "
+            f"{name} with reduction={loss.reduction!r}. Leave `reduction` out, or give "
+            "'sum_over_batch_size', 'sum' or 'mean_with_sample_weight'."
+        )
     if name not in TAKES:
         return
     from_logits = bool(getattr(loss, "from_logits", False))
@@ -60,7 +68,7 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
 
 def _end(head: Any) -> str | None:
     """Give the name of the function that a head ends in, or `None` where it is not known."""
-    if isinstance(head, (LinearHead, ConvHead)):
+    if isinstance(head, Head) and type(head).__module__.startswith("keras_trgl."):
         return "linear"
     if isinstance(head, Part):
         return _end(head.calls[-1].operation)

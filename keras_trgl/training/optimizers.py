@@ -11,6 +11,7 @@ import numpy as np
 from keras_trgl.devices import current_device, move_variables
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
+from keras_trgl.training.rates import inside_loss_scale, plain_rate, rate_of_all
 from keras_trgl.types import Tensor
 
 Variables = list[Any]
@@ -81,15 +82,8 @@ def _no_copy(template: Any, reason: str) -> str:
 
 def _parts(optimizer: Any) -> list[Any]:
     """Give the optimizer, and the one that a `LossScaleOptimizer` wraps."""
-    inner = _inside_loss_scale(optimizer)
+    inner = inside_loss_scale(optimizer)
     return [optimizer] if inner is optimizer else [optimizer, inner]
-
-
-def _inside_loss_scale(optimizer: Any) -> Any:
-    """Give the optimizer that a `LossScaleOptimizer` wraps, or the optimizer itself."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.inner_optimizer
-    return optimizer
 
 
 def _knows(optimizer: Any, variables: Variables) -> bool:
@@ -125,43 +119,9 @@ def settle_average(optimizer: Any, variables: Variables) -> None:
         optimizer: Keras optimizer.
         variables: list of the variables that it was built on.
     """
-    uses = getattr(_inside_loss_scale(optimizer), "use_ema", False)
+    uses = getattr(inside_loss_scale(optimizer), "use_ema", False)
     if uses and optimizer.built and int(optimizer.iterations) > 0:
         optimizer.finalize_variable_values(variables)
-
-
-def rate_of_all(optimizers: Sequence[Any]) -> Any:
-    """Give the last stage's learning rate, whose assignments move every stage's.
-
-    Args:
-        optimizers: list of Keras optimizers.
-    """
-    rate = optimizers[-1].learning_rate
-    if not isinstance(rate, keras.Variable):
-        return rate  # A schedule's number of now.
-
-    class RateOfAll(type(rate)):  # type: ignore[misc]
-        """The last stage's variable, with the other stages' behind it."""
-
-        def assign(self, value: Any) -> Any:
-            for one in optimizers:
-                one.learning_rate = value
-            return rate.value
-
-        def assign_add(self, value: Any) -> Any:
-            for one in optimizers:
-                one.learning_rate = one.learning_rate + value
-            return rate.value
-
-        def assign_sub(self, value: Any) -> Any:
-            for one in optimizers:
-                one.learning_rate = one.learning_rate - value
-            return rate.value
-
-    shown_as = object.__new__(RateOfAll)
-    # It is that variable in all that is read of it.
-    shown_as.__dict__ = rate.__dict__
-    return shown_as
 
 
 @public
@@ -202,6 +162,8 @@ class StageOptimizers(keras.optimizers.Optimizer):
         self._variables_of: Callable[[int], Variables] | None = None
         self._unsettled: Callable[[], Sequence[int]] | None = None
         self._on: On = anywhere
+        self._recipe: Any = None
+        self._recipe_rate: float | None = None
 
     def __repr__(self) -> str:
         return shown(self)
@@ -252,6 +214,8 @@ class StageOptimizers(keras.optimizers.Optimizer):
             made = optimizer
         else:
             made = cls(cls._own(chosen, on or anywhere))
+            if len(chosen) > 1 and not isinstance(optimizer, (list, tuple)):
+                made._recipe, made._recipe_rate = chosen[0], plain_rate(chosen[0])
         made._on = on or anywhere
         if on is not None:
             made._bring(on)
@@ -333,6 +297,15 @@ class StageOptimizers(keras.optimizers.Optimizer):
             for part in _parts(one):
                 _know_again(part)
 
+    def take_up_rate(self) -> None:
+        """Take up a rate that was set on the optimizer that the stages' were copied of."""
+        if self._recipe is None:
+            return
+        rate = plain_rate(self._recipe)
+        if rate is not None and rate != self._recipe_rate:
+            self._recipe_rate = rate
+            self.learning_rate = rate
+
     @property
     def variables(self) -> Variables:
         """The variables of all stages' optimizers, in order."""
@@ -361,9 +334,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
             var_names: list of str; variables whose name holds one. Defaults to `None`.
         """
         for one in self.optimizers:
-            _inside_loss_scale(one).exclude_from_weight_decay(
-                var_list=var_list, var_names=var_names
-            )
+            inside_loss_scale(one).exclude_from_weight_decay(var_list=var_list, var_names=var_names)
 
     def finalize_variable_values(self, var_list: Any) -> None:
         """Let optimizers write final values (moving averages) to their own stages.

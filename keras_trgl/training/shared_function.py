@@ -20,6 +20,15 @@ class SharedFunction:
 
     def __call__(self, *batch: Any) -> Any:
         """Call it."""
+        traced, tensors = self._of(batch)
+        return traced(*tensors)
+
+    def outputs(self, *batch: Any) -> Any:
+        """Give the structure of what a call gives, of tensors that only their specs are read of."""
+        return self._of(batch)[0].structured_outputs
+
+    def _of(self, batch: Any) -> tuple[Any, list[Any]]:
+        """Give the traced function of such a batch, and its arguments."""
         tensors = [
             tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None
         ]
@@ -41,7 +50,7 @@ class SharedFunction:
                 autograph=False,
                 experimental_attributes={"_noinline": True},
             ).get_concrete_function()
-        return self._traced[key](*tensors)
+        return self._traced[key], tensors
 
 
 def _open_batch(shape: Any) -> Any:

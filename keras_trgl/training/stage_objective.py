@@ -73,6 +73,7 @@ class StageObjective:
         prediction: Tensor,
         task: Tensor,
         energy: Tensor | None,
+        multiplier: Tensor | None = None,
     ) -> Terms:
         """Give the objective of one batch; called inside the tape.
 
@@ -82,6 +83,8 @@ class StageObjective:
             prediction: tensor, the head's output.
             task: scalar tensor, this replica's share of the task loss.
             energy: scalar tensor, plain energy of this replica's batch, or `None`.
+            multiplier: scalar tensor, λ where the whole batch settled it and this is a part of
+                it, or `None`. Defaults to `None`.
 
         Raises:
             ValueError: the method gives something else than scalars, or takes a reserved name.
@@ -89,7 +92,7 @@ class StageObjective:
         inputs, labels, sample_weight, data = batch
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         mean = task * replicas if replicas > 1 else task
-        layer_losses, mean, moves = self._weighted(inputs, task, mean, energy)
+        layer_losses, mean, moves = self._weighted(inputs, task, mean, energy, multiplier)
         place: Any = self.part.place
         losses = self.method.stage_losses(
             StageBatch(
@@ -127,7 +130,12 @@ class StageObjective:
         return tf.zeros_like(task) if self.method.needs_energy is not None else None
 
     def _weighted(
-        self, inputs: Any, task: Tensor, mean: Tensor, energy: Tensor | None
+        self,
+        inputs: Any,
+        task: Tensor,
+        mean: Tensor,
+        energy: Tensor | None,
+        settled: Tensor | None,
     ) -> tuple[dict[str, Tensor], Tensor, list[Any]]:
         """Give the layers' losses by name, the task loss, and what is to move afterwards.
 
@@ -143,17 +151,32 @@ class StageObjective:
         if scheme is None or regularizer is None or energy is None:
             return named, mean, []
         # The energy's loss was added with the multiplier of the batch before.
-        loss = _global_mean(inputs, task)
-        count, multiplier = regularizer.next_multiplier(loss, scheme.h, scheme.s)
+        moves, multiplier = [], settled
+        if settled is None:
+            loss = _global_mean(inputs, task)
+            count, multiplier = regularizer.next_multiplier(loss, scheme.h, scheme.s)
+            moves = self.moves(count, multiplier, loss)
         used, plain = tf.cast(multiplier, task.dtype), _scalar(energy, task)
         if scheme.scaling == "energy":
             named["energy"] = plain / used
         else:
             named["energy"], mean = plain, used * mean
-        moves: list[Any] = [lambda: regularizer.move_multiplier(count, multiplier)]
-        if scheme.record is not None and _is_first_replica():
-            moves.append(lambda: tf.numpy_function(scheme.record, [count, loss, multiplier], []))
         return named, mean, moves
+
+    def moves(self, count: Tensor, multiplier: Tensor, loss: Tensor) -> list[Any]:
+        """Give the functions that move the multiplier, and record it, once a step is sound.
+
+        Args:
+            count: scalar tensor, int64, the batch's number from 1.
+            multiplier: scalar tensor, λ of this batch.
+            loss: scalar tensor, task loss of the whole batch.
+        """
+        regularizer, scheme = self.part.stage.regularizer, self.multiplier
+        moves: list[Any] = [lambda: regularizer.move_multiplier(count, multiplier)]
+        if scheme is not None and scheme.record is not None and _is_first_replica():
+            record = scheme.record
+            moves.append(lambda: tf.numpy_function(record, [count, loss, multiplier], []))
+        return moves
 
     def _net_losses(self, task: Tensor) -> list[tuple[str, Tensor]]:
         """Give what the method's own nets added: read last, as the method has called them now."""

@@ -15,11 +15,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.passing import apart, cut, together
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
+from keras_trgl.training.micro_batches import LossFactor, MicroBatches, Pass
 from keras_trgl.training.optimizers import settle_average
+from keras_trgl.training.plain_errors import plain_errors
+from keras_trgl.training.remat import Remat
 from keras_trgl.training.shared_function import SharedFunction
 from keras_trgl.training.stage_objective import (
     Batch,
@@ -53,6 +57,8 @@ class StageStep:
         method: what the stage minimises.
         hooks: what a subclass of the model overrides.
         device: str, the device that the step runs on, or `None` for any. Defaults to `None`.
+        micro_batches: int ≥ 1. Parts that a batch is trained in. Defaults to `1`.
+        remat: what makes activations anew in the backward pass, or `None`. Defaults to `None`.
 
     Attributes:
         raise_on_nan: bool. Whether a loss that is not finite stops the step before its update.
@@ -67,6 +73,8 @@ class StageStep:
         method: LocalMethod,
         hooks: SubclassHooks,
         device: str | None = None,
+        micro_batches: int = 1,
+        remat: Remat | None = None,
     ) -> None:
         self.depth = depth
         self.part = part
@@ -82,6 +90,8 @@ class StageStep:
         self.energy_tracker = keras.metrics.Mean(name="energy") if has_energy else None
         self.loss_trackers: dict[str, Any] = {}
         self.staleness_tracker: Any = None
+        self.micro_batches = micro_batches
+        self.remat = remat
         self.prediction: Any = None
         self.retrace()
 
@@ -217,6 +227,12 @@ class StageStep:
             training: SharedFunction(functools.partial(pass_on, training=training))
             for training in (False, True)
         }
+        self._parts: MicroBatches | None = None
+        if self.micro_batches > 1:
+            loss = None if self.hooks.overrides_loss else self.exit.loss
+            self._parts = MicroBatches(
+                self.micro_batches, self.part, self.objective, loss, self._pass
+            )
         self.prediction = None
 
     def crossing(self, sides: Any) -> Any:
@@ -252,38 +268,67 @@ class StageStep:
             inputs, y, sample_weight, _ = batch
             variables = self.trainable_variables
             check = self._finite_check()
-            # Only variables are watched: the input carries no gradient back.
-            with tf.GradientTape() as tape:
-                features, prediction, task, energy, terms = self._forward(batch)
-                # Inside the tape: a loss scale must be in the gradients that it is taken out of.
-                scaled = self.optimizer.scale_loss(terms.objective)
-            self._track(inputs, task, energy, terms)
             told = speaks and self.hooks.overrides_metrics
+            found = self._passed(batch, not speaks, told)
+            self._track(inputs, found.task, found.energy, found.terms)
             if self.part.predicts and not told:
-                self.exit.compute_metrics(inputs, y, prediction, sample_weight)
-            gradients = tape.gradient(scaled, variables) if variables else []
+                self.exit.compute_metrics(inputs, y, found.prediction, sample_weight)
+            gradients = found.gradients()
             # Only the updates wait for the checks: held back from the gradients on, memory grew
             # by a fifth, as the executor then takes them in another order.
+            objective, task, energy = found.terms.objective, found.task, found.energy
             checks = (
-                []
-                if check is None
-                else check.ops(task, energy, terms.objective, gradients, rows(inputs))
+                [] if check is None else check.ops(task, energy, objective, gradients, rows(inputs))
             )
             with tf.control_dependencies(checks):
-                for move in terms.moves:
+                for move in found.terms.moves:
                     move()
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
             if variables:
                 apply_gradients(self.optimizer, gradients, variables)
-            return features, gradients, prediction if told else task
+            return found.features, gradients, found.prediction if told else task
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:
+    def _passed(self, batch: Batch, hands_on: bool, told: bool) -> Pass:
+        """Run the batch forward, whole or in parts."""
+        if self._parts is None:
+            return self._pass(batch)
+        # Metrics see the whole batch, so its predictions are kept where there are any.
+        has_metrics = told or len(self.exit.metrics) > 1
+        return self._parts(batch, hands_on or tf.executing_eagerly(), has_metrics)
+
+    def _pass(self, batch: Batch, share: Tensor | None = None, *settled: Any) -> Pass:
+        """Run a batch forward, ready for its gradients.
+
+        Args:
+            batch: as in `train`, or a part of it.
+            share: scalar tensor, what the part's objective counts for, or `None` for a whole
+                batch. Defaults to `None`.
+            *settled: what the whole batch settles, as `_forward` takes it.
+        """
+        with self.on_device():
+            variables = self.trainable_variables
+            # Only variables are watched: the input carries no gradient back.
+            with tf.GradientTape() as tape:
+                found = self._forward(batch, *settled)
+                objective = found[-1].objective
+                # Inside the tape: a loss scale must be in the gradients that it is taken out of,
+                # and a share too, as larger ones of half types would overflow.
+                scaled = self.optimizer.scale_loss(
+                    objective if share is None else objective * tf.cast(share, objective.dtype)
+                )
+            return Pass(*found, lambda: tape.gradient(scaled, variables) if variables else [])
+
+    def _forward(
+        self, batch: Batch, factor: LossFactor | None = None, multiplier: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Terms]:
         """Give features, prediction, this replica's task loss, plain energy, and the objective."""
-        features = self.stage(batch[0], training=True)
+        with self.stage.run_by(self.remat):
+            features = self.stage(batch[0], training=True)
         # Now: where replicas wait for each other, the next one's call puts its own there.
         energy = self.stage.energy
         prediction, task = self._predict(batch, features, training=True)
-        terms = self.objective.terms(batch, features, prediction, task, energy)
+        task = task if factor is None or not self.part.predicts else factor(prediction, task)
+        terms = self.objective.terms(batch, features, prediction, task, energy, multiplier)
         return features, prediction, task, energy, terms
 
     def _predict(self, batch: Batch, features: Tensor, training: bool) -> tuple[Tensor, Tensor]:
@@ -291,7 +336,7 @@ class StageStep:
         inputs, y, sample_weight, data = batch
         if not self.part.predicts:
             return None, tf.zeros([], keras.config.floatx())
-        prediction = self.head(features, training=training)
+        prediction = keeping_mask(lambda x: self.head(x, training=training), features)
         x = inputs if data is None else data
         task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=training)
         return prediction, task
@@ -322,7 +367,7 @@ class StageStep:
                 step._trackers_of(step._forward(full)[-1].further)
                 return tf.zeros([1])
 
-        with self.on_device():
+        with self.on_device(), plain_errors():
             Probe(autocast=False)(leaves)
 
     def _trackers_of(self, names: Any) -> dict[str, Any]:

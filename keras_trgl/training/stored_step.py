@@ -66,6 +66,13 @@ class StoredStep:
             bool: whether they are new.
         """
         x, y, sample_weight, data = spec
+        given = [one for one in tf.nest.flatten(spec) if one is not None]
+        if any(one.shape.rank is None or None in one.shape[1:] for one in given):
+            shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
+            raise ValueError(
+                "Batches that are stored between stages must have one shape. Received: "
+                f"{shapes}. Pad them all to one length, or use `Parallel()` on one device."
+            )
         specs = [(sides, y, sample_weight, data) for sides in self._crossing(x)]
         if len(self.buffers) == len(specs) and all(
             buffer.fits(one) for buffer, one in zip(self.buffers, specs, strict=True)

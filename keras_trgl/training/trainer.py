@@ -25,6 +25,7 @@ from keras_trgl.training.compiled_steps import CompiledSteps
 from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.labels import check_form, ignored_class, in_range
 from keras_trgl.training.loss_form import check_loss_form
+from keras_trgl.training.micro_batches import check_parts
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.training.training_run import TrainingRun
@@ -70,6 +71,8 @@ class Trainer:
         """
         network, optimizer = self.network, given["optimizer"]
         check_integer("steps_per_execution", given["steps_per_execution"], 1)
+        parts = {name: given[name] for name in ("micro_batches", "remat")}
+        check_parts(given["micro_batches"], given["jit_compile"], network.placement)
         settings = {name: given[name] for name in SETTINGS}
         loop = {name: given[name] for name in ("run_eagerly", "steps_per_execution")}
         # "auto" is off: XLA orders the stages as it likes, and memory is not saved.
@@ -78,15 +81,15 @@ class Trainer:
         if optimizer is None:
             # As in Keras: a model that is evaluated needs none.
             self.steps = CompiledSteps(network, [None] * network.num_stages, self.hooks, **settings)
-            self.steps.compiled_with = {"optimizer": None, **settings, **loop}
+            self.steps.compiled_with = {"optimizer": None, **settings, **loop, **parts}
             return {"optimizer": None, "auto_scale_loss": False, **loop}
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
         check_loss_form(given["loss"], network.heads)
-        self.steps = CompiledSteps(network, optimizers.optimizers, self.hooks, **settings)
+        self.steps = CompiledSteps(network, optimizers.optimizers, self.hooks, **parts, **settings)
         optimizers.bind(self.steps.trainable_variables, self._unsettled)
-        self.steps.compiled_with = {"optimizer": optimizers, **settings, **loop}
+        self.steps.compiled_with = {"optimizer": optimizers, **settings, **loop, **parts}
         # Losses and metrics live in the steps: Keras's own loop sees the optimizer alone.
         return {"optimizer": optimizers, "auto_scale_loss": False, **loop}
 
@@ -110,7 +113,7 @@ class Trainer:
         self._exit().compute_metrics(*asked)
 
     def _exit(self) -> Any:
-        check_ready(self._model)
+        check_ready(self._model, has_loss=self.hooks.overrides_loss)
         return self.hooks.exit or self.steps.steps[-1].exit
 
     @property
@@ -221,7 +224,7 @@ class Trainer:
         Raises:
             ValueError: labels out of range.
         """
-        check_ready(self._model)
+        check_ready(self._model, has_loss=self.hooks.overrides_loss)
         if len(args) > 1 or "y" in kwargs:
             self.check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
         if "callbacks" not in kwargs and len(args) < 7:
@@ -233,6 +236,14 @@ class Trainer:
 
     def last_depth(self, logs: dict[str, Any]) -> Any:
         """Give what `evaluate` returns without `return_dict`: the deepest trained stage's."""
+        if not logs:
+            # Of no rows, as in Keras.
+            return []
+        values = [logs[name] for name in self.names_of_last_depth()]
+        return values[0] if len(values) == 1 else values
+
+    def names_of_last_depth(self) -> list[str]:
+        """Give the names of what `evaluate` gives in its list."""
         names: list[str] = []
         # Stages that never stepped have no metrics yet: the deepest that has some speaks.
         spoke = [] if self.run is None else [self.speaker]
@@ -242,8 +253,7 @@ class Trainer:
             with contextlib.suppress(ValueError):
                 names = list(step.exit.get_metrics_result())
                 break
-        values = [logs[name] for name in names]
-        return values[0] if len(values) == 1 else values
+        return names
 
     def _unpack(self, data: Any) -> tuple[Any, Any, Any]:
         model = self._model

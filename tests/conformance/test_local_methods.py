@@ -36,9 +36,9 @@ Y = RNG.integers(0, 3, 16)
 K = 3
 
 
-def make(method, num_stages=K, optimizer=None, **options):
+def make(method, num_stages=K, optimizer=None, sizes=None, **options):
     blocks = resnet(8, (8, 8, 1), widths=(4, 8, 8))[:num_stages]
-    sizes = [1] * num_stages
+    sizes = sizes or [1] * num_stages
     model = GreedyModel.from_blocks(blocks, sizes, LinearHead(3), method=method, seed=0, **options)
     model.compile(
         optimizer or keras.optimizers.SGD(0.05),
@@ -196,6 +196,19 @@ def test_what_is_cut_off_or_exported_has_no_net_of_the_method(name, tmp_path):
     loaded = trgl.load_model(tmp_path / "cut.keras")
     np.testing.assert_allclose(loaded.predict(X, verbose=0), wanted, atol=1e-6)
     trgl.export.export_exit(model, K, tmp_path / "served")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_remat_changes_nothing_and_micro_batches_log_the_same_names(name):
+    plain, thrifty, parts = (make(METHODS[name](), sizes=[2, 1]) for _ in range(3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    thrifty.compile(keras.optimizers.SGD(0.05), loss, remat=True)
+    parts.compile(keras.optimizers.SGD(0.05), loss, micro_batches=2)
+    logs = [m.train_on_batch(X, Y, return_dict=True) for m in (plain, thrifty, parts)]
+    for one, other in zip(values(plain), values(thrifty), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert set(logs[0]) == set(logs[1]) == set(logs[2])
+    assert np.isfinite(list(logs[2].values())).all()
 
 
 @pytest.mark.parametrize("name", METHODS)

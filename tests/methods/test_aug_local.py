@@ -159,7 +159,7 @@ REFUSED = {
     "parts of a functional model": (
         functional,
         ValueError,
-        r"AugLocal copies later blocks, which must fit.*head of stage 1: part_3 of type Part, which "
+        r"AugLocal copies later blocks, which must fit.*of stage 1: part_3 of type Part, which "
         "has weights already, and cannot be made anew from its configuration. Give unbuilt blocks",
     ),
     "models as blocks": (

@@ -50,6 +50,29 @@ class Pooled(keras.layers.Layer):
         return (shape[0], self.units)
 
 
+class Attention(keras.layers.Layer):
+    """Attend to what the mask shows, as Keras's layer does, which takes its input's mask off."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.inner = keras.layers.MultiHeadAttention(2, 2)
+
+    def build(self, shape):
+        self.inner.build(shape, shape)
+
+    def call(self, x):
+        return self.inner(x, x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def attends(kind):
+    """A residual block of the package, or the same of Keras's `Add`."""
+    return trgl.layers.ResidualBlock([keras.layers.LayerNormalization(), kind()])
+
+
 def blocks(name):
     layers = keras.layers
     if name == "embedding":
@@ -132,3 +155,34 @@ def test_every_way_to_predict_sees_the_masks(name, tmp_path):
         np.allclose(v, keras.ops.softmax(wanted), rtol=1e-4) or np.allclose(v, wanted, rtol=1e-4)
         for v in found
     )
+
+
+@pytest.mark.parametrize("kind", [Attention, lambda: trgl.layers.SelfAttention(2)])
+def test_residual_blocks_hand_masks_on_as_sums_of_keras_do(kind):
+    """What is padded changes nothing of what is predicted, through two blocks and a head."""
+    first = [keras.layers.Embedding(9, 4, mask_zero=True), trgl.layers.PositionEmbedding()]
+    rows = [[*first, attends(kind)], [attends(kind)]]
+    model = trgl.GreedyModel(rows, [Pooled(CLASSES) for _ in rows], seed=0)
+    long = np.pad(TOKENS[:, :3], [(0, 0), (0, 3)])
+    long[:, 0] = 1
+    model.build((None, 6))
+    wanted = plain_twin(model).predict(long, verbose=0)
+    np.testing.assert_allclose(model.predict(long, verbose=0), wanted, rtol=1e-5)
+    moved = np.where(long == 0, 5, long)
+    assert np.abs(model.predict(moved, verbose=0) - wanted).max() > 1e-4
+    for depth, got in enumerate(model.predict_exits(long, verbose=0), start=1):
+        np.testing.assert_allclose(model.truncate(depth).predict(long, verbose=0), got, rtol=1e-5)
+
+
+def plain_twin(model):
+    """The same network of Keras's own `Add`, with the same weights."""
+    layers = keras.layers
+    given = keras.Input((6,), dtype="int64")
+    x = given
+    for block in (block for stage in model.stages for block in stage.blocks):
+        if isinstance(block, trgl.layers.ResidualBlock):
+            normalization, attention = block.branch
+            x = layers.Add()([x, attention(normalization(x))])
+        else:
+            x = block(x)
+    return keras.Model(given, model.heads[-1](x))

@@ -1,0 +1,327 @@
+"""From a budget of bytes to stages, remat and parts of a batch."""
+
+import dataclasses
+import importlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_trgl.checks import NO_BLOCKS, check_integer, check_list
+from keras_trgl.greedy_model import GreedyModel
+from keras_trgl.methods.by_name import get_method
+from keras_trgl.network.from_model import split_model
+from keras_trgl.network.units import EVERY_UNIT
+from keras_trgl.recording import shown
+from keras_trgl.regimes.buffered import Buffered
+from keras_trgl.regimes.by_name import get_regime
+from keras_trgl.registration import public
+from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
+from keras_trgl.splitting.partition import min_max_partition
+from keras_trgl.splitting.stage_bytes import check_layers, data_shape
+from keras_trgl.types import Shape
+
+MAKES = ("regime", "seed", "name")
+"""What `make` gives to the model; all else is `compile`'s."""
+
+WORK_OF_STAGE, WORK_OF_HALVING, WORK_OF_REMAT = 0.01, 0.05, 1 / 3
+"""More time of a step, as shares: for a head, for parts half as large, for a second run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighed:
+    """A way to train that was weighed, with its predicted bytes and more work, as a share."""
+
+    stage_sizes: tuple[int, ...]
+    remat: bool
+    micro_batches: int
+    predicted_bytes: int
+    work: float
+
+
+@public
+@dataclasses.dataclass(frozen=True, repr=False)
+class Plan:
+    """How a network is trained within a budget of bytes.
+
+    Args:
+        stage_sizes: tuple of K ints, blocks per stage.
+        remat: bool. Whether a stage keeps its blocks' inputs alone.
+        micro_batches: int ≥ 1. Parts of a batch.
+        predicted_bytes: int, bytes at the worst moment of training.
+        batch_size: int ≥ 1, examples.
+        max_bytes: int, bytes: the budget.
+        weighed: tuple of all ways that were weighed, least work first.
+        recipe: function of the settings of `make` that gives the model.
+
+    Example:
+        >>> import keras_trgl as trgl
+        >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
+        >>> found = trgl.plan(blocks, 32, 2**24, head=trgl.heads.LinearHead(10), optimizer="sgd")
+        >>> found.stage_sizes, found.remat, found.micro_batches
+        ((3,), False, 1)
+    """
+
+    stage_sizes: tuple[int, ...]
+    remat: bool
+    micro_batches: int
+    predicted_bytes: int
+    batch_size: int
+    max_bytes: int
+    weighed: tuple[Weighed, ...] = dataclasses.field(compare=False)
+    recipe: Callable[..., GreedyModel] = dataclasses.field(compare=False)
+
+    def __repr__(self) -> str:
+        return shown(
+            self,
+            stage_sizes=self.stage_sizes,
+            remat=self.remat,
+            micro_batches=self.micro_batches,
+            predicted=f"{self.predicted_bytes / 2**20:.1f} of {self.max_bytes / 2**20:.1f} MiB",
+        )
+
+    @property
+    def table(self) -> str:
+        """What was weighed, a row per way, as text."""
+        lines = [f"{'stages':>6}  {'parts':>5}  {'remat':>5}  {'MiB':>9}  {'work':>5}  fits"]
+        for one in self.weighed:
+            fits = "yes" if one.predicted_bytes <= self.max_bytes else "no"
+            lines.append(
+                f"{len(one.stage_sizes):>6}  {one.micro_batches:>5}  {one.remat!s:>5}  "
+                f"{one.predicted_bytes / 2**20:>9.1f}  {1 + one.work:>5.2f}  {fits}"
+            )
+        return "\n".join(lines)
+
+    def make(self, loss: Any = None, **kwargs: Any) -> GreedyModel:
+        """Make the model, compiled with the plan's optimizer, parts and remat.
+
+        Args:
+            loss: as in `compile`. Defaults to `None`.
+            **kwargs: `regime`, `seed`, `name` of the model; all else as in `compile`.
+
+        Returns:
+            `GreedyModel`.
+        """
+        return self.recipe(self, loss, kwargs)
+
+    def plot(self, path: Any) -> None:
+        """Draw predicted bytes over work, with the line of the budget.
+
+        Args:
+            path: str or path of the picture; its ending says the format.
+
+        Raises:
+            ImportError: matplotlib, the extra `[plot]`, is missing.
+        """
+        try:
+            figures = importlib.import_module("matplotlib.figure")
+        except ImportError as error:
+            raise ImportError(
+                f"A picture needs matplotlib. Received: {error}. Install it with "
+                "`pip install keras-trgl[plot]`."
+            ) from error
+        figure = figures.Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for remat, mark, color in ((False, "o", "C0"), (True, "s", "C1")):
+            rows = [one for one in self.weighed if one.remat == remat]
+            axes.scatter(
+                [1 + one.work for one in rows],
+                [one.predicted_bytes / 2**20 for one in rows],
+                [12 + 10 * math.log2(one.micro_batches) for one in rows],
+                color=color,
+                marker=mark,
+                alpha=0.6,
+                label="remat" if remat else "all kept",
+            )
+        best = next(one for one in self.weighed if _is_of(one, self))
+        axes.plot(1 + best.work, best.predicted_bytes / 2**20, "k*", ms=12, label="taken")
+        axes.axhline(self.max_bytes / 2**20, linestyle="--", color="0.5", label="budget")
+        axes.set_xlabel("work of a step, of end-to-end's (larger marks: more parts)")
+        axes.set_ylabel("predicted MiB")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(path, dpi=130)
+
+
+def _is_of(one: Weighed, plan: Plan) -> bool:
+    asked = (plan.stage_sizes, plan.remat, plan.micro_batches)
+    return (one.stage_sizes, one.remat, one.micro_batches) == asked
+
+
+@public
+def plan(
+    model_or_blocks: Any,
+    batch_size: int,
+    max_bytes: int,
+    head: Any = None,
+    optimizer: Any = "rmsprop",
+    method: Any = "trgl",
+    regime: Any = "parallel",
+    input_shape: Shape | None = None,
+) -> Plan:
+    """Find how to train a network within a budget of bytes, with the least more work.
+
+    Stages cost a head each, parts of a batch a little, and remat a forward pass more. Bytes are
+    counted, on one device, from the traced passes of every kind of block: weights, gradients, slots
+    of the optimizer, the batch, what crosses a cut, and the worst moment of the worst stage. They
+    are those of TensorFlow's allocator on a CPU, most often between 3 % below and 11 % above what
+    `measure_peak` shows, which itself moves by several percent from one run to the next; arrays of
+    data that the caller holds come on top.
+
+    Args:
+        model_or_blocks: list of layers, built or not, or a `keras.Model` that `from_model` takes,
+            whose units are its blocks; remat is not weighed for it.
+        batch_size: int ≥ 1, examples.
+        max_bytes: int ≥ 1, bytes.
+        head: unbuilt layer that every stage gets a copy of. Must be given. Defaults to `None`.
+        optimizer: str or Keras optimizer, as in `compile`. Defaults to `"rmsprop"`.
+        method: `Method` or its name. Defaults to `"trgl"`.
+        regime: `Regime` or its name; stores of `Buffered` count. Defaults to `"parallel"`.
+        input_shape: tuple without the batch axis. `None` asks the first block. Defaults to
+            `None`.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        TypeError: a block or the head is no Keras layer, a number no integer.
+        ValueError: no way takes so few bytes; there is no head; the shape is not known.
+
+    Example:
+        >>> import keras_trgl as trgl
+        >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
+        >>> found = trgl.plan(blocks, 32, 8 * 2**20, head=trgl.heads.LinearHead(10))
+        >>> found.predicted_bytes <= 8 * 2**20, sum(found.stage_sizes)
+        (True, 3)
+        >>> model = found.make("mse", seed=0)
+    """
+    check_integer("batch_size", batch_size, 1)
+    check_integer("max_bytes", max_bytes, 1, "Give bytes: 2 * 2**30 are 2 GiB.")
+    blocks, shape, dtype = _blocks_of(model_or_blocks, input_shape)
+    if head is None:
+        raise ValueError(
+            "Every stage needs a head. Received: head=None. Give a recipe, such as "
+            "`head=keras_trgl.heads.LinearHead(units=10)`."
+        )
+    check_layers(blocks, head)
+    method, regime = get_method(method), get_regime(regime)
+    optimizer = keras.optimizers.get(optimizer)
+    reduction = _reduction(method)
+    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype)
+    stored = regime.capacity if isinstance(regime, Buffered) else 0
+    is_model = isinstance(model_or_blocks, keras.Model)
+    # A stage of a model is one block, of which nothing could be made again.
+    lengths = (None,) if is_model else (None, 1)
+    weighed = sorted(_weigh(counted, len(blocks), stored, lengths), key=lambda one: one.work)
+    best = next((one for one in weighed if one.predicted_bytes <= max_bytes), None)
+    if best is None:
+        raise ValueError(_refusal(counted, blocks, weighed, max_bytes))
+
+    def recipe(plan: Plan, loss: Any, settings: dict[str, Any]) -> GreedyModel:
+        own = {"method": method, "regime": regime}
+        own.update({name: settings.pop(name) for name in MAKES if name in settings})
+        make = GreedyModel.from_model if is_model else GreedyModel.from_blocks
+        given: Any = model_or_blocks if is_model else blocks
+        model = make(given, list(plan.stage_sizes), head, **own)
+        model.build((None, *shape))
+        options = {"optimizer": optimizer, "micro_batches": plan.micro_batches}
+        model.compile(**{**options, "remat": plan.remat, "loss": loss, **settings})
+        return model
+
+    return Plan(
+        best.stage_sizes,
+        best.remat,
+        best.micro_batches,
+        best.predicted_bytes,
+        int(batch_size),
+        int(max_bytes),
+        tuple(weighed),
+        recipe,
+    )
+
+
+def _blocks_of(given: Any, input_shape: Shape | None) -> tuple[list[Any], Shape, str]:
+    """Give blocks, and the data's shape without the batch axis, and type."""
+    if isinstance(given, keras.Model):
+        with warnings.catch_warnings():
+            # Units without a residual are told of by `make`, once it is known how it is cut.
+            warnings.simplefilter("ignore")
+            stages = split_model(given, EVERY_UNIT).stages
+        blocks = [block for stage in stages for block in stage.blocks]
+        data = blocks[0].declared_input
+        return blocks, data_shape(blocks[0], tuple(data.shape[1:])), str(data.dtype)
+    check_list("model_or_blocks", given, "layers", NO_BLOCKS)
+    blocks = list(given)
+    if not blocks:
+        raise ValueError("A plan needs blocks. Received: model_or_blocks=[].")
+    return blocks, data_shape(blocks[0], input_shape), keras.config.floatx()
+
+
+def _reduction(method: Any) -> str | None:
+    """Give how the method finds an energy, or `None` where it finds none."""
+    return getattr(method, "reduction", None) or method.needs_energy
+
+
+def _weigh(
+    counted: NetworkBytes, num_blocks: int, stored: int, lengths: Sequence[int | None]
+) -> list[Weighed]:
+    """Weigh ways to train: numbers of stages, parts, remat or none."""
+    found = []
+    parts = [2**power for power in range(8) if 2**power <= counted.batch_size]
+    for remat in lengths:
+        for micro_batches in parts:
+            costs: dict[tuple[int, int], int] = {}
+
+            def cost(start: int, end: int, m: int = micro_batches, length: Any = remat) -> int:
+                if (start, end) not in costs:  # noqa: B023
+                    costs[start, end] = counted.stage(start, end, m, length)  # noqa: B023
+                return costs[start, end]  # noqa: B023
+
+            for num_stages in _numbers_of_stages(num_blocks):
+                sizes = tuple(min_max_partition(num_blocks, num_stages, cost))
+                if remat is not None and max(sizes) == 1:
+                    continue  # A stage of one block has nothing to make again.
+                way = WayToTrain(sizes, micro_batches, remat)
+                work = WORK_OF_STAGE * (num_stages - 1)
+                work += WORK_OF_HALVING * math.log2(micro_batches)
+                work += 0.0 if remat is None else WORK_OF_REMAT * (1 - num_stages / num_blocks)
+                total = counted.total(way, stored)
+                found.append(Weighed(sizes, remat is not None, micro_batches, total, work))
+    return found
+
+
+def _numbers_of_stages(num_blocks: int) -> list[int]:
+    """Give numbers of stages: all small ones, and fewer and fewer above."""
+    numbers = {1, num_blocks}
+    step = 1.0
+    while step < num_blocks:
+        numbers.add(math.ceil(step))
+        step *= 1.4
+    return sorted(numbers)
+
+
+def _refusal(
+    counted: NetworkBytes, blocks: Sequence[Any], weighed: Sequence[Weighed], max_bytes: int
+) -> str:
+    """Say the least that would do, and what sets it."""
+    least = min(weighed, key=lambda one: one.predicted_bytes)
+    way = WayToTrain(least.stage_sizes, least.micro_batches, 1 if least.remat else None)
+    costs, standing = counted.stages(way), counted.standing(way)
+    k = max(range(len(costs)), key=costs.__getitem__)
+    start = sum(least.stage_sizes[:k])
+    rows = -(-counted.batch_size // least.micro_batches)
+    inside = range(start, start + least.stage_sizes[k])
+    worst = max(inside, key=lambda place: counted.blocks[place].at(rows).backward)
+    what = f"block {worst + 1}, {blocks[worst].name}, with {costs[k] / 2**20:.1f} MiB"
+    if standing > costs[k]:
+        what = f"weights, slots and the batch, with {standing / 2**20:.1f} MiB"
+    mib = math.ceil(least.predicted_bytes / 2**20 * 10) / 10
+    return (
+        f"`max_bytes` must be at least {least.predicted_bytes:,} ({mib:.1f} MiB): "
+        f"{len(least.stage_sizes)} stages, {least.micro_batches} micro-batches"
+        f"{', remat' if least.remat else ''}. Received: max_bytes={max_bytes:,}. "
+        f"What sets it is {what}. Take a smaller `batch_size` or smaller inputs."
+    )

@@ -1,0 +1,222 @@
+"""Bytes that training a network by stages takes at its worst moment, for any way to cut it."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.copying import copy_layer
+from keras_trgl.layers.inner import follow_format
+from keras_trgl.splitting.profile import kind_of
+from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock
+from keras_trgl.types import Shape
+
+UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
+"""What updates make on their way: so much of the gradients, and at most so many largest weights."""
+
+MARGIN = 1.05
+"""What an allocator takes more than tensors have: it gives room in pieces, and keeps some whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WayToTrain:
+    """How a network is trained within a budget.
+
+    Attributes:
+        stage_sizes: tuple of K ints, blocks per stage.
+        micro_batches: int ≥ 1. Parts of a batch.
+        remat: int ≥ 1, blocks between two tensors that are kept, or `None` for all.
+    """
+
+    stage_sizes: tuple[int, ...]
+    micro_batches: int = 1
+    remat: int | None = None
+
+
+class NetworkBytes:
+    """The bytes of every way to train a network on one device.
+
+    Args:
+        blocks: list of layers, built or not.
+        head: unbuilt layer that every stage gets a copy of, or a list with one entry per block:
+            the head of a stage that ends there, or `None`.
+        shape: tuple, the data's shape without the batch axis.
+        batch_size: int ≥ 1, examples.
+        optimizer: Keras optimizer, or `None` for none.
+        reduction: of the energy, or `None` where the method wants none.
+        dtype: str. The data's type. Defaults to `"float32"`.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Any],
+        head: Any,
+        shape: Shape,
+        batch_size: int,
+        optimizer: Any,
+        reduction: str | None,
+        dtype: str = "float32",
+    ) -> None:
+        self.batch_size = batch_size
+        self.slots = slots_of(optimizer)
+        self._kinds: dict[str, TracedBlock] = {}
+        self.blocks: list[TracedBlock] = []
+        self.heads: list[Any] = []
+        self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
+        now: Shape = (None, *shape)
+        for place, block in enumerate(blocks):
+            self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
+            now, dtype = tuple(output_shape(block, now)), block.compute_dtype
+            own = head[place] if isinstance(head, list) else head
+            if own is None:
+                self.heads.append(None)
+                continue
+            if not own.built:
+                own = copy_layer(own)
+                follow_format(own, blocks[: place + 1])
+            self.heads.append(self._traced(own, now, dtype, None, True))
+
+    def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:
+        key = kind_of(layer, shape, dtype, options)
+        if key not in self._kinds:
+            self._kinds[key] = TracedBlock(layer, shape, dtype, *options)
+        return self._kinds[key]
+
+    def total(self, way: WayToTrain, stored: int = 0) -> int:
+        """Give the predicted peak of training this way.
+
+        Args:
+            way: how it is trained.
+            stored: int ≥ 0, batches that wait at every cut. Defaults to `0`.
+        """
+        waiting = stored * sum(self.crossing(way))
+        return int(MARGIN * (self.standing(way) + waiting + max(self.stages(way))))
+
+    def crossing(self, way: WayToTrain) -> list[int]:
+        """Give the bytes of a batch at every cut."""
+        ends = np.cumsum(way.stage_sizes)[:-1]
+        return [self.blocks[end - 1].at(self.batch_size).output for end in ends]
+
+    def standing(self, way: WayToTrain) -> int:
+        """Give what is there all the time: weights, slots, and the batch of data."""
+        ends = np.cumsum(way.stage_sizes)
+        own = [*self.blocks, *(self.heads[end - 1] for end in ends)]
+        held = sum(one.weights for one in own)
+        return held + self.slots * sum(one.trained for one in own) + self.data
+
+    def stages(self, way: WayToTrain) -> list[int]:
+        """Give what every stage takes beside, at its worst moment."""
+        ends = [int(end) for end in np.cumsum(way.stage_sizes)]
+        starts = [0, *ends[:-1]]
+        return [
+            self.stage(start, end, way.micro_batches, way.remat)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def stage(self, start: int, end: int, micro_batches: int = 1, remat: int | None = None) -> int:
+        """Give what a stage of blocks start to end − 1 takes beside what stands.
+
+        Args:
+            start: int ≥ 0. Position of the first block, from 0.
+            end: int. Position after the last block.
+            micro_batches: int ≥ 1. Parts of a batch. Defaults to `1`.
+            remat: int ≥ 1 or `None`, blocks between two tensors that are kept. Defaults to `None`.
+        """
+        rows = -(-self.batch_size // micro_batches)
+        parts = [one.at(rows) for one in self.blocks[start:end]]
+        hands_on = end < len(self.blocks)
+        whole = self._in_row(parts, remat, self.heads[end - 1].at(rows), hands_on)
+        gradients = whole.gradients
+        own = [*self.blocks[start:end], self.heads[end - 1]]
+        largest = UPDATE_LARGEST * max(one.largest for one in own)
+        update = gradients + min(int(UPDATE_SHARE * gradients), largest)
+        share = self.batch_size / rows
+        came = int(parts[0].input * share) if start else 0
+        left = int(parts[-1].output * share) if hands_on else 0
+        peak = max(whole.forward, whole.backward)
+        if micro_batches > 1:
+            # A copy of the part, the sum of gradients, and the features of all parts.
+            peak += parts[0].input + gradients + left
+            update += gradients
+        return came + max(peak, left + update)
+
+    @staticmethod
+    def _in_row(
+        parts: Sequence[BlockBytes], remat: int | None, head: BlockBytes, hands_on: bool
+    ) -> BlockBytes:
+        if remat is not None:
+            last = max((len(parts) - 1) // remat * remat, 0)
+            again = [made_again(parts[at : at + remat]) for at in range(0, last, remat)]
+            # Each second run is waited for, and what is done by then is free.
+            kept = [dataclasses.replace(one, stays=False) for one in parts[last:]]
+            parts = [*again, *kept]
+        return in_a_row([*parts, head], held=parts[-1].output if hands_on else 0)
+
+
+def in_a_row(parts: Sequence[BlockBytes], held: int = 0) -> BlockBytes:
+    """Give the bytes of blocks that follow each other.
+
+    Args:
+        parts: list of those of each.
+        held: int. Bytes of the last but one's output, where it is asked for to the end.
+            Defaults to `0`.
+    """
+    before, borders, forward, kept = list[int](), list[int](), 0, 0
+    for place, part in enumerate(parts):
+        # What lies between two blocks is counted with the second, whichever of them needs it.
+        waits = place > 0 and (part.reads_input or parts[place - 1].reads_output)
+        borders.append(part.input if waits else 0)
+        kept += borders[-1]
+        before.append(kept)
+        passing = part.input if place and not waits else 0
+        forward = max(forward, kept + passing + part.forward)
+        kept += part.kept
+    gradients = sum(part.gradients for part in parts)
+    backward, stays = 0, 0
+    for place in reversed(range(len(parts))):
+        mine = parts[place]
+        extra = held if place + 1 < len(parts) else 0
+        # Its output is among what stays, unless it is the last.
+        twice = mine.output if place + 1 < len(parts) and mine.reads_output else 0
+        most = before[place] + mine.backward - twice
+        backward = max(backward, most + stays + gradients + extra)
+        stays += mine.kept + borders[place] if mine.stays else 0
+    first, end = parts[0], parts[-1]
+    return BlockBytes(
+        kept=kept,
+        input=first.input,
+        reads_input=first.reads_input,
+        output=end.output,
+        reads_output=end.reads_output,
+        forward=forward,
+        backward=backward,
+        gradients=gradients,
+    )
+
+
+def made_again(parts: Sequence[BlockBytes]) -> BlockBytes:
+    """Give the bytes of blocks of which the input alone is kept."""
+    row = in_a_row(parts)
+    # The second run is on a copy of the input, while what arrives from above waits.
+    second = max(row.forward + row.output, row.backward) + row.input
+    return dataclasses.replace(
+        row,
+        kept=0,
+        reads_input=True,
+        reads_output=False,
+        backward=second,
+        stays=False,
+    )
+
+
+def slots_of(optimizer: Any) -> int:
+    """Give how many numbers an optimizer keeps for every trained one; 0 for `None`."""
+    if optimizer is None:
+        return 0
+    made = type(optimizer).from_config(optimizer.get_config())
+    made.build([keras.Variable(np.zeros((3, 5), "float32"), name="probe")])
+    return sum(tuple(one.shape) == (3, 5) for one in made.variables)

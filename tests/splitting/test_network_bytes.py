@@ -1,0 +1,103 @@
+"""Bytes of blocks from their traces, and what they add up to."""
+
+import dataclasses
+
+import keras
+import pytest
+
+from keras_trgl.architectures import resnet
+from keras_trgl.heads import LinearHead
+from keras_trgl.splitting.network_bytes import (
+    NetworkBytes,
+    WayToTrain,
+    in_a_row,
+    made_again,
+    slots_of,
+)
+from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock
+
+TENSOR = 16 * 16 * 16 * 4
+
+
+def basic(reduction="mean"):
+    return TracedBlock(resnet(20, (16, 16, 3))[1], (None, 16, 16, 16), "float32", reduction, True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", None])
+def test_a_basic_block_keeps_what_is_counted_by_rules(reduction):
+    # Two normalization inputs and the inner ReLU; beside them its input and its output.
+    found = basic(reduction).at(8)
+    # A kernel notes an eighth more where a ReLU follows a normalization.
+    assert 3 * 8 * TENSOR <= found.kept <= (3 + 1 / 8) * 8 * TENSOR + 4096
+    assert (found.input, found.output) == (8 * TENSOR, 8 * TENSOR)
+    assert found.reads_input
+    assert found.reads_output
+    assert found.backward > found.kept + 2 * 8 * TENSOR
+
+
+def test_bytes_grow_with_the_batch():
+    traced = basic()
+    few, more = traced.at(10), traced.at(30)
+    assert few.gradients == more.gradients == traced.trained
+    assert more.output == 3 * few.output
+    assert more.kept == pytest.approx(3 * few.kept, rel=0.01)
+
+
+def test_a_gelu_keeps_more_than_its_input():
+    layer = keras.layers.Activation("gelu")
+    traced = TracedBlock(layer, (None, 100), "float32", None, True)
+    assert traced.at(10).kept >= 2 * 10 * 100 * 4
+
+
+def part(**changes):
+    plain = BlockBytes(
+        kept=10,
+        input=4,
+        reads_input=True,
+        output=4,
+        reads_output=False,
+        forward=14,
+        backward=20,
+        gradients=1,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def test_blocks_in_a_row_keep_each_others_borders_once():
+    row = in_a_row([part(reads_output=True), part(), part(reads_input=False)])
+    # Ten each, and one border; the last one's input is asked for by nobody.
+    assert row.kept == 3 * 10 + 4
+    assert row.gradients == 3
+    # What was kept stays: the most is all of it, and what one pass has beside.
+    assert row.backward == 34 + (20 - 10) + 3
+
+
+def test_what_is_made_again_keeps_its_input_alone():
+    again = made_again([part(), part()])
+    row = in_a_row([again, again, again, part()])
+    assert again.kept == 0
+    assert row.kept == 3 * 4 + 10
+    assert row.backward < in_a_row([part()] * 7).backward
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "slots"),
+    [
+        (keras.optimizers.SGD(), 0),
+        (keras.optimizers.SGD(momentum=0.9), 1),
+        (keras.optimizers.AdamW(), 2),
+        (None, 0),
+    ],
+)
+def test_slots_are_those_of_the_optimizer(optimizer, slots):
+    assert slots_of(optimizer) == slots
+
+
+def test_parts_and_remat_and_stages_take_less():
+    blocks = resnet(14, (16, 16, 3), widths=(4, 4, 4))
+    counted = NetworkBytes(blocks, LinearHead(3), (16, 16, 3), 64, keras.optimizers.SGD(), "mean")
+    whole = counted.total(WayToTrain((6,)))
+    assert counted.total(WayToTrain((6,), 4)) < 0.5 * whole
+    assert counted.total(WayToTrain((6,), 1, 1)) < 0.7 * whole
+    assert counted.total(WayToTrain((1, 5))) < 0.95 * whole
+    assert counted.total(WayToTrain((3, 3)), stored=3) > counted.total(WayToTrain((3, 3)))
