@@ -30,6 +30,10 @@ class SumUnit(ResidualUnit):
         """Keep a residual, and its mean square where it is known."""
         self._keep(residual, mean_square)
 
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return dict(super().get_config())
+
 
 @dataclasses.dataclass(frozen=True)
 class NamedSum:
