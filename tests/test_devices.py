@@ -11,7 +11,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.regimes import Sequential
 
-pytestmark = pytest.mark.multi_device
+pytestmark = [pytest.mark.multi_device, pytest.mark.sampled(1)]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")

@@ -44,8 +44,7 @@ def test_the_network_in_numpy_matches_the_published_code():
         assert error <= 1e-9, name
 
 
-@pytest.mark.slow
-@pytest.mark.sampled(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [

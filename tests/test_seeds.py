@@ -17,7 +17,7 @@ from keras_trgl.layers.copying import copy_layer
 from keras_trgl.network.live_seeds import build_seeded
 from keras_trgl.seeds import BLOCK, derive_seed
 
-pytestmark = pytest.mark.sampled(4)
+pytestmark = pytest.mark.sampled(2)
 
 L = keras.layers
 STOCK = runpy.run_path(str(pathlib.Path(__file__).parent / "stock_layers.py"))["BUILT_BY_SHAPE"]

@@ -117,7 +117,7 @@ def saved_aside(path: Any, overwrite: bool = True) -> Iterator[str]:
         )
     # A link stays one, and the file that it names is written.
     place = Path(os.path.realpath(target)) if target.is_symlink() else target
-    if not place.parent.is_dir():
+    if not place.parent.exists():
         raise FileNotFoundError(
             errno.ENOENT, "The folder to save in must be there. Make it first", str(target)
         )

@@ -22,7 +22,7 @@ def run(name, *options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_counts_bytes_that_stages_save(tmp_path):
     path = tmp_path / "results.json"
     only = "--only=end_to_end,vangl_k4_even"

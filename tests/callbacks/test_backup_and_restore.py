@@ -141,6 +141,7 @@ def test_parallel_goes_on_from_any_step(tmp_path, steps):
     goes_on(tmp_path, steps)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", ["py_dataset", "tf.data"])
 def test_the_place_in_other_data_is_restored(tmp_path, data):
     goes_on(tmp_path, 7, data=data)
@@ -159,6 +160,7 @@ def test_regimes_in_turn_go_on(tmp_path, regime, steps):
     goes_on(tmp_path, steps, regime, epochs=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "regime",
     [
@@ -171,10 +173,12 @@ def test_the_stores_of_the_buffered_regime_are_restored(tmp_path, regime):
     goes_on(tmp_path, 7, regime)
 
 
+@pytest.mark.long
 def test_several_steps_per_execution_go_on(tmp_path):
     goes_on(tmp_path, 7, steps_per_execution=2)
 
 
+@pytest.mark.long
 def test_adam_goes_on(tmp_path):
     goes_on(tmp_path, 5, optimizer="adamw")
 

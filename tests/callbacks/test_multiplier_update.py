@@ -15,7 +15,7 @@ from keras_trgl.methods import TRGL, EndToEnd, VanGL
 from keras_trgl.regimes import MultiLap, Parallel, Sequential
 from keras_trgl.regularizers import KineticEnergy
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(37, 6)).astype("float32")

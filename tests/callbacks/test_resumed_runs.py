@@ -21,7 +21,7 @@ from keras_trgl.methods import TRGL
 from keras_trgl.regimes import MultiLap, Parallel, Sequential, StopStage
 from keras_trgl.training import training_run
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 6)).astype("float32")

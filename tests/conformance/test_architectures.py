@@ -22,6 +22,8 @@ from keras_trgl.layers.stage import residual_units
 from keras_trgl.methods import TRGL
 from keras_trgl.splitting import by_memory, published
 
+pytestmark = pytest.mark.sampled(1)
+
 
 def small_swin(shape):
     return swin_tiny(shape, 2, 4, 8, num_heads=(1, 2, 2, 4))

@@ -148,6 +148,7 @@ def test_devices_change_nothing(name):
     assert_equal(plain, placed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_a_cut_run_goes_on_bit_for_bit(name, tmp_path):
     class Cut(keras.callbacks.Callback):
@@ -211,6 +212,7 @@ def test_remat_changes_nothing_and_micro_batches_log_the_same_names(name):
     assert np.isfinite(list(logs[2].values())).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_half_precision_begins_near_full_precision(name):
     full = make(METHODS[name]()).train_on_batch(X, Y, return_dict=True)

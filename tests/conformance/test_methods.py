@@ -9,7 +9,7 @@ from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 from keras_trgl.methods import DGL, TRGL, AugLocal, EndToEnd, InfoPro, InfoProL, PredSim, VanGL
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 METHODS = {
     "trgl": TRGL(0.5),

@@ -13,7 +13,7 @@ from keras_trgl.distribute import StageParallelStrategy
 from keras_trgl.layers import BatchNormalization, ResidualBlock
 from keras_trgl.regimes import Buffered, Sequential
 
-pytestmark = [pytest.mark.multi_device, pytest.mark.sampled(2)]
+pytestmark = [pytest.mark.multi_device, pytest.mark.sampled(1)]
 
 CPUS = ["CPU:0", "CPU:1"]
 FIRST, SECOND = (f"/job:localhost/replica:0/task:0/device:CPU:{k}" for k in range(2))

@@ -6,7 +6,7 @@ import pytest
 
 import keras_trgl as trgl
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 8, 8, 1)).astype("float32")

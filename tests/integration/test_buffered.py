@@ -15,7 +15,7 @@ from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 from keras_trgl.regimes import Buffered
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 6)).astype("float32")

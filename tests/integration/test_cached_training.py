@@ -90,6 +90,7 @@ def test_an_execution_at_an_epochs_end_is_short():
     assert_cached_is_uncached(in_turn, "memory", "arrays", steps_per_execution=2)
 
 
+@pytest.mark.long
 def test_class_weights():
     weights = {"class_weight": {0: 1.0, 1: 2.0, 2: 0.5, 3: 1.0, 4: 3.0}}
     assert_cached_is_uncached(in_turn, "memory", "arrays", weights)

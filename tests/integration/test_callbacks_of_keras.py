@@ -10,7 +10,7 @@ from keras_trgl import GreedyModel
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")

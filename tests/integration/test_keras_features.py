@@ -292,6 +292,7 @@ def test_a_stage_without_weights_trains_its_head_alone():
     assert "stage_1_energy" not in history
 
 
+@pytest.mark.long
 def test_xla_trains_and_warns_that_memory_is_not_saved():
     with pytest.warns(UserWarning, match="memory is not saved"):
         model = make(jit_compile=True)

@@ -8,6 +8,8 @@ from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 
+pytestmark = pytest.mark.sampled(1)
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 3, 16)

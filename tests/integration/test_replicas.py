@@ -9,7 +9,7 @@ from keras_trgl import GreedyModel
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 
-pytestmark = pytest.mark.multi_device
+pytestmark = [pytest.mark.multi_device, pytest.mark.sampled(1)]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")
@@ -56,6 +56,7 @@ def test_replicas_equal_one_with_the_same_global_batch(replicas):
         np.testing.assert_allclose(history[name], values, atol=1e-6, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 def test_adamw_on_two_replicas_is_near_one():
     plain, _ = train(0, optimizer=keras.optimizers.AdamW(0.01))
     mirrored, _ = train(2, optimizer=keras.optimizers.AdamW(0.01))

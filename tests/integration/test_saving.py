@@ -48,6 +48,7 @@ np.savez(sys.argv[3], *[w.numpy() for w in model.weights])
 """
 
 
+@pytest.mark.long
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training_goes_on_in_a_fresh_process_bit_for_bit(tmp_path, optimizer):

@@ -11,7 +11,7 @@ from keras_trgl.heads import ConvHead, LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import TRGL
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(44, 8, 8, 3)).astype("float32")

@@ -54,6 +54,7 @@ def test_with_all_the_share_the_heads_do_not_move():
         assert not np.array_equal(stage.get_weights()[0], value)
 
 
+@pytest.mark.long
 def test_one_hot_labels_are_the_same_labels():
     logs = fit(make(PredSim(0.9))), fit(make(PredSim(0.9), one_hot=True), np.eye(3)[Y])
     for key, values in logs[0].items():
@@ -92,6 +93,7 @@ def test_features_without_positions_go_through_a_dense_layer():
     assert np.isfinite(logs["stage_1_similarity"]).all()
 
 
+@pytest.mark.long
 def test_its_convolution_is_trained_saved_and_in_no_prediction(tmp_path):
     model = make(PredSim(0.9))
     nets = [part.layers["similarity"] for part in model._network.parts]
@@ -179,6 +181,7 @@ def test_the_published_value_comes_through_fit():
     assert history["stage_1_objective"][0] == pytest.approx(0.188789666, abs=1e-8)
 
 
+@pytest.mark.long
 def test_devices_give_its_numbers_bit_for_bit():
     plain = make(PredSim(0.9))
     fit(plain)

@@ -12,7 +12,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.methods import LocalMethod
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")

@@ -14,7 +14,7 @@ from keras_trgl.network.door import input_type
 from keras_trgl.regimes import Sequential
 from keras_trgl.regimes.feature_cache import FeatureCache
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)

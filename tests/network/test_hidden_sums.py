@@ -11,6 +11,8 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 from keras_trgl.network.from_model import split_model
 
+pytestmark = pytest.mark.sampled(2)
+
 WIDTH, LENGTH = 8, 5
 
 

@@ -10,7 +10,7 @@ from keras_trgl.export import export_serving
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential
 from keras_trgl.regimes.feature_cache import FeatureCache
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 CLASSES = 3
 rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 import keras_trgl as trgl
 from keras_trgl.layers import PadShortcut, ResidualBlock
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(1)
 
 L = keras.layers
 RNG = np.random.default_rng(0)

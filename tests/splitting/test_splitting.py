@@ -24,6 +24,8 @@ from keras_trgl.splitting.activation_bytes import Counter, Held
 from keras_trgl.splitting.published import SIZES
 from keras_trgl.splitting.stage_bytes import IN_FLIGHT, stage_bytes
 
+pytestmark = pytest.mark.sampled(2)
+
 UNITS = {
     "resnet32": 15,
     "resnet50": 16,

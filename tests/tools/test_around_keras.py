@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_trgl as trgl
 from keras_trgl.callbacks import BackupAndRestore
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 6)).astype("float32")

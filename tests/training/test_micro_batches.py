@@ -8,6 +8,8 @@ import tensorflow as tf
 import keras_trgl as trgl
 from keras_trgl.layers import ResidualBlock
 
+pytestmark = pytest.mark.sampled(2)
+
 CLASSES, STEPS = 3, 5
 rng = np.random.default_rng(0)
 # Batches of 8, 8 and 6: the last has parts of its own size.

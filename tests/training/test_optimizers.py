@@ -11,7 +11,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.regimes import Sequential
 from keras_trgl.training.optimizers import copy_optimizer
 
-pytestmark = pytest.mark.sampled(2)
+pytestmark = pytest.mark.sampled(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")

@@ -9,6 +9,8 @@ import keras_trgl as trgl
 from keras_trgl.layers import BatchNormalization, ResidualBlock
 from keras_trgl.training.remat import rematerialized
 
+pytestmark = pytest.mark.sampled(2)
+
 layers = keras.layers
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 8, 8, 3)).astype("float32")

@@ -10,6 +10,8 @@ from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
 from keras_trgl.methods import TRGL
 
+pytestmark = pytest.mark.sampled(2)
+
 X = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 5, 16)
 
