@@ -31,7 +31,7 @@ def killed(regime, kills):
 @pytest.mark.kills
 @pytest.mark.parametrize("regime", REGIMES)
 def test_killed_runs_end_as_the_unbroken_one_bit_for_bit(regime):
-    killed(regime, 3)
+    killed(regime, 2)
 
 
 @pytest.mark.long
