@@ -108,7 +108,7 @@ CASES = {
 }
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("case", "remat"), [("closed form", 2), ("closed form", 3), *((one, True) for one in CASES)]
 )
