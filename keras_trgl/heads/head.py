@@ -6,6 +6,7 @@ import keras
 
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.layers.chain import build_chain
+from keras_trgl.layers.masks import hands_on
 from keras_trgl.recording import Recorded
 from keras_trgl.types import Shape, Tensor
 
@@ -83,9 +84,7 @@ class Head(Recorded, keras.layers.Layer):
             features = layer(features)
         return features
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give none: a prediction has no positions."""
-        return None
+    compute_mask = hands_on
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give `(batch, units)`."""

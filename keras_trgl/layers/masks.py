@@ -6,6 +6,7 @@ Keras has no public name for the attribute (3.15): it stands in this file alone.
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 
@@ -19,6 +20,24 @@ def with_mask(x: Any, mask: Any) -> Any:
     if mask is not None:
         x._keras_mask = mask
     return x
+
+
+def hands_on(layer: Any, inputs: Any, previous_mask: Any) -> None:
+    """Be the `compute_mask` of a layer whose output has the mask that was put on it inside.
+
+    Keras takes that one where this gives none.
+    """
+    del layer, inputs, previous_mask
+
+
+def makes_masks(layers: Any) -> bool:
+    """Tell whether one of these layers may give its output a mask that its input had not.
+
+    Args:
+        layers: list of layers, those inside them among them.
+    """
+    passing = (keras.layers.Layer.compute_mask, hands_on)
+    return any(type(layer).compute_mask not in passing for layer in layers)
 
 
 def keeping_mask(call: Callable[[Any], Any], x: Any) -> Any:

@@ -8,6 +8,7 @@ import keras
 
 from keras_trgl.checks import check_choice
 from keras_trgl.energy import REDUCTIONS, direct_energy
+from keras_trgl.layers.masks import hands_on
 from keras_trgl.recording import Recorded
 from keras_trgl.types import Tensor
 
@@ -27,9 +28,7 @@ class ResidualUnit(Recorded, keras.layers.Layer):
         # A unit says itself what the mask of its output is.
         self.supports_masking = True
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give no mask but the one that the unit gave its output."""
-        return None
+    compute_mask = hands_on
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from keras_trgl.layers.chain import (
     deserialize_chain,
     serialize_chain,
 )
+from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
@@ -70,9 +71,7 @@ class InTraining(keras.layers.Layer):
         del training
         return self._run(x)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give none: features bring their own."""
-        return None
+    compute_mask = hands_on
 
 
 @public
@@ -175,9 +174,7 @@ class Stage(Recorded, keras.layers.Layer):
         """Plain energy of the latest call, a scalar tensor, or `None` where none was found."""
         return self._energy
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give no mask but the one that the last block handed on with its output."""
-        return None
+    compute_mask = hands_on
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give the features' shape; needs nothing built."""

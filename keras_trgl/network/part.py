@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.calls import Call, Flat, Value
@@ -186,9 +187,7 @@ class Part(keras.layers.Layer):
                 "them out by name: `residuals={name: None}`."
             )
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Give no mask but the one that the last layer handed on with its output."""
-        return None
+    compute_mask = hands_on
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Give the shape of what crosses the cut after."""

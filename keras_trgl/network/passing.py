@@ -39,13 +39,3 @@ def cut(x: Any) -> Any:
     return keras.tree.map_structure(
         lambda one: with_mask(keras.ops.stop_gradient(one), mask_of(one)), x
     )
-
-
-def makes_masks(layers: Any) -> bool:
-    """Tell whether one of these layers may give its output a mask of its own.
-
-    Args:
-        layers: list of layers, those inside them among them.
-    """
-    plain = keras.layers.Layer.compute_mask
-    return any(type(layer).compute_mask is not plain for layer in layers)

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.inner import inner_layers
-from keras_trgl.layers.masks import mask_of
-from keras_trgl.network.passing import apart, makes_masks, together
+from keras_trgl.layers.masks import makes_masks, mask_of
+from keras_trgl.network.passing import apart, together
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.labels import ignored_class

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.layers.inner import inner_layers
-from keras_trgl.network.passing import makes_masks, together
+from keras_trgl.layers.masks import makes_masks
+from keras_trgl.network.passing import together
 from keras_trgl.training.feature_buffer import FeatureBuffer
 from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
@@ -90,15 +91,17 @@ class StoredStep:
         Args:
             x: structure of `tf.TensorSpec`, a batch of data.
         """
-        layers = [layer for step in self.steps for layer in inner_layers(step.stage)]
+        # Masks only show when the layers run; where none is made, shapes are told without a trace.
+        traces = makes_masks(one for step in self.steps for one in inner_layers(step.stage))
         sides: Any = (tf.nest.flatten(x)[0], {})
         specs = []
         for step in self.steps[:-1]:
-            shape = (None, *sides[0].shape[1:])
-            shape = tuple(step.stage.compute_output_shape(shape))
-            features = tf.TensorSpec([None, *shape[1:]], step.stage.blocks[-1].compute_dtype)
-            # Masks only show when the layers run.
-            sides = step.crossing(sides) if makes_masks(layers) else (features, {})
+            if traces:
+                sides = step.crossing(sides)
+            else:
+                shape = step.stage.compute_output_shape((None, *sides[0].shape[1:]))
+                kind = step.stage.blocks[-1].compute_dtype
+                sides = (tf.TensorSpec([None, *shape[1:]], kind), {})
             specs.append(sides)
         return specs
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_trgl as trgl
 from keras_trgl.export import export_serving
+from keras_trgl.layers.masks import makes_masks
 from keras_trgl.regimes import Buffered, MultiLap, Parallel, Sequential
 from keras_trgl.regimes.feature_cache import FeatureCache
 
@@ -186,3 +187,20 @@ def plain_twin(model):
         else:
             x = block(x)
     return keras.Model(given, model.heads[-1](x))
+
+
+@pytest.mark.parametrize(
+    ("make", "makes"),
+    [
+        (lambda: trgl.layers.ResidualBlock([keras.layers.Dense(4)]), False),
+        (lambda: Pooled(CLASSES), True),
+        (lambda: trgl.heads.LinearHead(CLASSES), False),
+        (lambda: trgl.layers.Stage([keras.layers.Dense(4)]), False),
+        (lambda: keras.layers.Embedding(9, 4, mask_zero=True), True),
+        (lambda: keras.layers.Masking(), True),
+        (Own, True),
+    ],
+)
+def test_layers_that_hand_masks_on_make_none(make, makes):
+    """Stores trace their stages, and parts are counted, only where a mask may come up."""
+    assert makes_masks([make()]) == makes
