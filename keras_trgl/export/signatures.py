@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs, Outputs
+from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.passing import apart, together
 from keras_trgl.types import Shape, Tensor
@@ -64,12 +65,12 @@ class Exits:
         prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
         _check_preprocess(prepare, input_shape)
         self._prepare = prepare
-        spec: Any = (_like(prepare.structured_outputs), {})
+        spec: Any = (open_spec(prepare.structured_outputs), {})
         self._stages, self._heads = [], {}
         for depth, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
             self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
             # Features with their masks, as `apart` gives them.
-            spec = tf.nest.map_structure(_like, self._stages[-1].structured_outputs)
+            spec = tf.nest.map_structure(open_spec, self._stages[-1].structured_outputs)
             if depth in self.depths:
                 traced = _traced(_prediction_of(head), spec, f"head_{depth}")
                 self._heads[depth] = traced
@@ -238,10 +239,6 @@ def signatures(
 def _traced(function: Callable[[Any], Any], spec: Any, name: str) -> Any:
     function.__name__ = name
     return tf.function(function, autograph=False).get_concrete_function(spec)
-
-
-def _like(one: Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec((None, *one.shape[1:]), one.dtype)
 
 
 def _features_of(stage: Stage) -> Callable[[Any], Any]:

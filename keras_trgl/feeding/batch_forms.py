@@ -1,6 +1,6 @@
 """Batches as structures of arrays: taken apart, described by specs, and served by a dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -26,6 +26,17 @@ def rows_of(stores: Any, rows: slice, make: Any) -> Any:
 def leaves_of(structure: Any) -> list[Any]:
     """Give the arrays of a batch, in order."""
     return [leaf for leaf in tf.nest.flatten(structure) if leaf is not None]
+
+
+def filled(structure: Any, leaves: Iterable[Any]) -> Any:
+    """Put arrays in the places of a structure that `leaves_of` takes them from."""
+    left = iter(leaves)
+    return tf.nest.map_structure(lambda one: None if one is None else next(left), structure)
+
+
+def open_spec(one: Any) -> tf.TensorSpec:
+    """Give the spec of a tensor, or of another spec, with an open batch axis."""
+    return tf.TensorSpec([None, *one.shape[1:]] if one.shape.rank else one.shape, one.dtype)
 
 
 def length(inputs: Any) -> int:
@@ -76,8 +87,7 @@ def served_batches(read: Callable[[int], Any], spec: Any, step: int) -> tf.data.
         values = tf.numpy_function(lambda at: leaves_of(read(int(at))), [step], types)
         for value, one in zip(values, specs, strict=True):
             value.set_shape(one.shape)
-        left = iter(values)
-        batch = tf.nest.map_structure(lambda one: None if one is None else next(left), spec)
+        batch = filled(spec, values)
         # A tuple alone would be read as (x, y).
         return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_trgl.feeding.batch_forms import filled, leaves_of
+
 EMPTY = -1
 
 
@@ -31,7 +33,7 @@ class FeatureBuffer:
         self.capacity = capacity
         self.max_reuse = max_reuse
         self.spec = spec
-        self._leaves = [one for one in tf.nest.flatten(spec) if one is not None]
+        self._leaves = leaves_of(spec)
         self._slots = [
             tf.Variable(
                 tf.zeros([capacity, 0, *one.shape[1:]], one.dtype),
@@ -91,13 +93,12 @@ class FeatureBuffer:
         staleness = self.steps - tf.gather(self._made_at, place)
         if self.capacity == 1:
             # The slot's own memory: a write puts another tensor there, and changes none.
-            leaves = iter([tf.squeeze(tf.convert_to_tensor(slot), [0]) for slot in self._slots])
+            leaves = [tf.squeeze(tf.convert_to_tensor(slot), [0]) for slot in self._slots]
         else:
-            leaves = iter([tf.gather(slot, place) for slot in self._slots])
+            leaves = [tf.gather(slot, place) for slot in self._slots]
         one = tf.ones([1], tf.int64)
         self._uses.scatter_add(tf.IndexedSlices(one, place[None]))
-        batch = tf.nest.map_structure(lambda s: None if s is None else next(leaves), self.spec)
-        return batch, staleness
+        return filled(self.spec, leaves), staleness
 
     def write(self, batch: Any, keep: Any = True) -> Any:
         """Put a batch into the next slot, and count the writing stage's step.
@@ -116,7 +117,7 @@ class FeatureBuffer:
         return tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
 
     def _put(self, batch: Any) -> Any:
-        leaves = [_open(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
+        leaves = [_open(leaf) for leaf in leaves_of(batch)]
         place = tf.math.floormod(self._writes, self.capacity)
         if self.capacity > 1:
             # The first batch gives the slots their size, kept beside them: see `_open`.

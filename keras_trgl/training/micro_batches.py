@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.feeding.batch_forms import filled, leaves_of
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks, mask_of
 from keras_trgl.network.passing import apart, together
@@ -125,20 +126,20 @@ class MicroBatches:
         sums, kept = part.shared.outputs(tf.constant(0), total, *given)
         # Made from the batch: TensorFlow would keep constants of the gradients' size for ever.
         zero = tf.minimum(total, 0)
-        zeros = [tf.fill(one.shape, tf.cast(zero, one.dtype)) for one in _there(sums)]
+        zeros = [tf.fill(one.shape, tf.cast(zero, one.dtype)) for one in leaves_of(sums)]
         rows_of = [
             _Rows(one, total, placed)
             for placed, side in ((True, kept[0]), (False, kept[1]))
-            for one in _there(side)
+            for one in leaves_of(side)
         ]
 
         def body(place: Any, start: Any, sums: Any, states: Any) -> Any:
             stop = tf.minimum(start + size, total)
             more, left = part.shared(start, stop, *given)
-            sums = [one + two for one, two in zip(sums, _there(more), strict=True)]
+            sums = [one + two for one, two in zip(sums, leaves_of(more), strict=True)]
             states = [
                 one.put(state, place, start, stop, left)
-                for one, state, left in zip(rows_of, states, _there(left), strict=True)
+                for one, state, left in zip(rows_of, states, leaves_of(left), strict=True)
             ]
             return place + 1, stop, sums, states
 
@@ -149,7 +150,7 @@ class MicroBatches:
             parallel_iterations=1,
         )
         whole = [one.end(state) for one, state in zip(rows_of, states, strict=True)]
-        return _filled(sums, zeros), _filled(kept, whole)
+        return filled(sums, zeros), filled(kept, whole)
 
     def _train(
         self,
@@ -368,19 +369,8 @@ def _sum(values: Any) -> Tensor:
     return tf.reduce_sum(tf.cast(values, keras.config.floatx()))
 
 
-def _there(structure: Any) -> list[Any]:
-    """Give what is no `None` in a structure, in order."""
-    return [one for one in tf.nest.flatten(structure) if one is not None]
-
-
-def _filled(structure: Any, values: Any) -> Any:
-    """Put values in the places that `_there` took them from."""
-    left = iter(values)
-    return tf.nest.map_structure(lambda one: None if one is None else next(left), structure)
-
-
 def _added(first: Any, *more: Any) -> Any:
-    sums = _there(first)
+    sums = leaves_of(first)
     for one in more:
-        sums = [a + b for a, b in zip(sums, _there(one), strict=True)]
-    return _filled(first, sums)
+        sums = [a + b for a, b in zip(sums, leaves_of(one), strict=True)]
+    return filled(first, sums)

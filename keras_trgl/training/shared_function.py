@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_trgl.feeding.batch_forms import leaves_of, open_spec
+
 
 class SharedFunction:
     """A function that is not inlined, traced once for all batches of the same structure.
@@ -29,10 +31,8 @@ class SharedFunction:
 
     def _of(self, batch: Any) -> tuple[Any, list[Any]]:
         """Give the traced function of such a batch, and its arguments."""
-        tensors = [
-            tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None
-        ]
-        specs = [tf.TensorSpec(_open_batch(tensor.shape), tensor.dtype) for tensor in tensors]
+        tensors = [tf.convert_to_tensor(leaf) for leaf in leaves_of(batch)]
+        specs = [open_spec(tensor) for tensor in tensors]
         structure = tf.nest.map_structure(lambda leaf: leaf is None, batch)
         key = repr((structure, specs))
         if key not in self._traced:
@@ -51,7 +51,3 @@ class SharedFunction:
                 experimental_attributes={"_noinline": True},
             ).get_concrete_function()
         return self._traced[key], tensors
-
-
-def _open_batch(shape: Any) -> Any:
-    return [None, *shape[1:]] if shape.rank else shape

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.passing import apart, cut, together
@@ -241,15 +242,10 @@ class StageStep:
         Args:
             sides: structure of `tf.TensorSpec`, as `apart` gives what the stage gets.
         """
-        sides = tf.nest.map_structure(
-            lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), sides
-        )
         traced = tf.function(
             lambda sides: apart(self._features(together(sides), training=True)), autograph=False
-        ).get_concrete_function(sides)
-        return tf.nest.map_structure(
-            lambda one: tf.TensorSpec([None, *one.shape[1:]], one.dtype), traced.structured_outputs
-        )
+        ).get_concrete_function(tf.nest.map_structure(open_spec, sides))
+        return tf.nest.map_structure(open_spec, traced.structured_outputs)
 
     def _features(self, x: Tensor, training: bool) -> Tensor:
         # A function's own graph does not know the device that it is called on.

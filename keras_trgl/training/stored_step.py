@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.feeding.batch_forms import leaves_of
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks
 from keras_trgl.network.passing import together
@@ -67,7 +68,7 @@ class StoredStep:
             bool: whether they are new.
         """
         x, y, sample_weight, data = spec
-        given = [one for one in tf.nest.flatten(spec) if one is not None]
+        given = leaves_of(spec)
         if any(one.shape.rank is None or None in one.shape[1:] for one in given):
             shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
             raise ValueError(
