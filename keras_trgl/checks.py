@@ -1,5 +1,6 @@
 """Argument checks: what must hold, what came, the way out."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -161,3 +162,23 @@ def chosen(name: str, value: Any, base: type, members: Mapping[str, type]) -> An
         f"`{name}` must be a {base.__name__} or one of {', '.join(map(repr, members))}. "
         f"Received: {name}={value!r}. Did you pass a class instead of an object?"
     )
+
+
+def needed(module: str, extra: str, what: str) -> Any:
+    """Import a module, or say which extra brings it.
+
+    Args:
+        module: str. The module's name.
+        extra: str. The extra of this package that brings it.
+        what: str. What needs it, as the beginning of a sentence.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{what} needs the package of `{module}`. Received: {error}. Install it with "
+            f"`pip install keras-trgl[{extra}]`."
+        ) from error

@@ -34,7 +34,7 @@ SHARED = {
     "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "export": {
-        *{"options", "report", "optional_packages", "exported_parts", "publish"},
+        *{"options", "report", "exported_parts", "publish"},
         *{"model_config", "intake", "signatures", "verify", "warmup"},
     },
 }

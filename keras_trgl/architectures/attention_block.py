@@ -27,6 +27,19 @@ def patches(width: int, size: int) -> keras.layers.Layer:
     )
 
 
+def check_patches(input_shape: Sequence[int], patch_size: int) -> None:
+    """Raise unless patches divide the images' sides.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(side % patch_size for side in input_shape[:2]):
+        raise ValueError(
+            "`patch_size` must divide the images' sides. Received: "
+            f"patch_size={patch_size}, input_shape={tuple(input_shape)}."
+        )
+
+
 def attention_block(
     attention: keras.layers.Layer,
     width: int,

@@ -4,6 +4,7 @@ import keras
 
 from keras_trgl.architectures.attention_block import (
     attention_block,
+    check_patches,
     drop_paths,
     patches,
     small_normal,
@@ -120,11 +121,7 @@ def _check_grids(
     input_shape: tuple[int, int, int], patch_size: int, window: int, layers: int
 ) -> None:
     """Raise unless patches divide the sides, and windows and merging every grid."""
-    if any(side % patch_size for side in input_shape[:2]):
-        raise ValueError(
-            "`patch_size` must divide the images' sides. Received: "
-            f"patch_size={patch_size}, input_shape={tuple(input_shape)}."
-        )
+    check_patches(input_shape, patch_size)
     grids = [[side // patch_size / 2**layer for side in input_shape[:2]] for layer in range(layers)]
     if any(side % 1 for grid in grids for side in grid):
         raise ValueError(

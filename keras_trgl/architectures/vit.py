@@ -4,6 +4,7 @@ import keras
 
 from keras_trgl.architectures.attention_block import (
     attention_block,
+    check_patches,
     drop_paths,
     patches,
     small_normal,
@@ -66,11 +67,7 @@ def vit(
     sizes = {"patch_size": patch_size, "width": width, "depth": depth, "num_heads": num_heads}
     for name, value in (*sizes.items(), ("mlp_ratio", mlp_ratio)):
         check_integer(name, value, 1)
-    if any(side % patch_size for side in input_shape[:2]):
-        raise ValueError(
-            "`patch_size` must divide the images' sides. Received: "
-            f"patch_size={patch_size}, input_shape={tuple(input_shape)}."
-        )
+    check_patches(input_shape, patch_size)
     if width % num_heads:
         raise ValueError(
             f"`num_heads` must divide `width`. Received: num_heads={num_heads}, width={width}."

@@ -6,10 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_trgl.datasets.image_data import ImageData
-from keras_trgl.datasets.image_folder import image_folder
+from keras_trgl.datasets.image_folder import FileImages, decoded, image_folder
 from keras_trgl.registration import public
 
 CIFAR_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -201,17 +200,10 @@ def _tiny_imagenet(data_dir: Any) -> ImageData:
 
 
 def _read(files: list[tuple[pathlib.Path, int]]) -> tuple[Any, Any]:
-    images = []
-    for path, _ in files:
-        try:
-            # Grey images become RGB.
-            images.append(tf.io.decode_jpeg(path.read_bytes(), channels=3).numpy())
-        except (OSError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(
-                f"{path} is missing, cut short or damaged. Received: {error}. Unpack the archive "
-                "again."
-            ) from error
-    return np.stack(images), np.array([label for _, label in files], "int64")
+    paths = [path for path, _ in files]
+    # Grey images become RGB.
+    images = FileImages(paths, decoded(paths[0], 3).shape[:2], 3, resizes=False)
+    return images[:], np.array([label for _, label in files], "int64")
 
 
 LOADERS: dict[str, Callable[[Any], ImageData]] = {

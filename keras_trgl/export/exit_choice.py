@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.checks import check_choice, check_integer, needed
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
-from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
 from keras_trgl.network.door import the_one

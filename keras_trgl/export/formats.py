@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.checks import check_choice, check_integer, needed
 from keras_trgl.export.exported_parts import (
     check_depth,
     check_model,
@@ -23,7 +23,6 @@ from keras_trgl.export.exported_parts import (
     unplaced,
 )
 from keras_trgl.export.intake import Intake
-from keras_trgl.export.optional_packages import needed
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.publish import size_of, written_file
 from keras_trgl.export.report import ExportReport

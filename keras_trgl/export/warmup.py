@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.export.optional_packages import needed
+from keras_trgl.checks import needed
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 

@@ -15,12 +15,6 @@ from keras_trgl.layers.chain import (
 from keras_trgl.registration import public
 from keras_trgl.types import Shape
 
-POOLS = {
-    3: keras.layers.GlobalAveragePooling1D,
-    4: keras.layers.GlobalAveragePooling2D,
-    5: keras.layers.GlobalAveragePooling3D,
-}
-
 
 @public
 class BlocksHead(Head):
@@ -89,11 +83,7 @@ class BlocksHead(Head):
                 "Blocks of a `BlocksHead` must end in features (batch, …, channels) of rank 2 to "
                 f"5. Received: blocks that end in {shape}."
             )
-        # A sequence has its steps before its channels, whatever the format of images.
-        options = {"data_format": self.data_format} if len(shape) > 3 else {}
-        row = [*self.blocks]
-        if len(shape) > 2:
-            row.append(POOLS[len(shape)](dtype=dtype, **options))
+        row = [*self.blocks, *self.mean(len(shape))]
         if self.normalize:
             row.append(BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype))
         kernel = self.kernel_initializer

@@ -12,6 +12,13 @@ from keras_trgl.types import Shape, Tensor
 
 FORMATS = ("channels_last", "channels_first")
 
+POOLS = {
+    3: keras.layers.GlobalAveragePooling1D,
+    4: keras.layers.GlobalAveragePooling2D,
+    5: keras.layers.GlobalAveragePooling3D,
+}
+"""Means over positions, by rank."""
+
 
 class Head(Recorded, keras.layers.Layer):
     """A small network from features to prediction; its layers are made from the features' shape.
@@ -62,6 +69,21 @@ class Head(Recorded, keras.layers.Layer):
     def channel_axis(self) -> int:
         """Axis of the features' channels: 1 or −1."""
         return 1 if self.data_format == "channels_first" else -1
+
+    def mean(self, rank: int) -> list[keras.layers.Layer]:
+        """Give the mean over all axes but batch and channels: one layer, or none for vectors.
+
+        Args:
+            rank: int, 2 to 5. Number of axes of what it is called on, batch axis included.
+
+        Returns:
+            List of layers.
+        """
+        if rank == 2:
+            return []
+        # A sequence has its steps before its channels, whatever the format of images.
+        form = self.data_format if rank > 3 else "channels_last"
+        return [POOLS[rank](data_format=form, dtype=self.dtype_policy)]
 
     def build(self, input_shape: Shape) -> None:
         """Make and build the layers for features of this shape, batch axis included."""

@@ -84,7 +84,7 @@ class InfoProHead(Head):
             grows = position == 0 and channels < WIDEST
             channels = min(2 * channels, WIDEST) if grows else channels
             row += make.conv(channels, 3, 2 if grows else 1)
-        row.append(make.mean())
+        row += self.mean(len(input_shape))
         for _ in range(self.dense - 1):
             row += [make.dense(HIDDEN), make.relu()]
         return [*row, make.dense(self.units)]

@@ -57,25 +57,15 @@ class LinearHead(Head):
         Raises:
             ValueError: another rank.
         """
-        dtype = self.dtype_policy
-        pools = {
-            3: keras.layers.GlobalAveragePooling1D,
-            4: keras.layers.GlobalAveragePooling2D,
-            5: keras.layers.GlobalAveragePooling3D,
-        }
-        if len(input_shape) != 2 and len(input_shape) not in pools:
+        if not 2 <= len(input_shape) <= 5:
             raise ValueError(
                 "`LinearHead` takes features (batch, …, channels) of rank 2 to 5. "
                 f"Received: {input_shape}."
             )
-        # A sequence has its steps before its channels, whatever the format of images.
-        rank = len(input_shape)
-        form = self.data_format if rank > 3 else "channels_last"
-        pool = [pools[rank](data_format=form, dtype=dtype)] if rank > 2 else []
         dense = keras.layers.Dense(
-            self.units, kernel_initializer=self.kernel_initializer, dtype=dtype
+            self.units, kernel_initializer=self.kernel_initializer, dtype=self.dtype_policy
         )
-        return [*pool, dense]
+        return [*self.mean(len(input_shape)), dense]
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -97,8 +97,7 @@ class NormHead(Head):
             others = int(input_shape[1] or 1) - 1
             crop = keras.layers.Cropping1D((0, others), dtype=dtype)
             return [crop, keras.layers.Flatten(data_format=form, dtype=dtype), norm, dense]
-        pools = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
-        return [norm, pools[rank](data_format=form, dtype=dtype), dense]
+        return [norm, *self.mean(rank), dense]
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -70,10 +70,6 @@ class Parts:
         """Give what makes vectors of images."""
         return keras.layers.Flatten(data_format=self._format, dtype=self._dtype)
 
-    def mean(self) -> keras.layers.Layer:
-        """Give the mean over all positions."""
-        return keras.layers.GlobalAveragePooling2D(data_format=self._format, dtype=self._dtype)
-
     def average(self, sides: tuple[int, int], wanted: tuple[int, int]) -> Layers:
         """Give what averages images of one size to another, as adaptive pooling does."""
         options = {"data_format": self._format, "dtype": self._dtype}

@@ -101,7 +101,12 @@ class SedonaHead(Head):
             ]
             row += inner if halves else [ResidualBlock(inner, dtype=self.dtype_policy)]
             before, side = after, side // 2 if halves else side
-        return [*row, *make.conv(self.width, 1), make.mean(), make.dense(self.units)]
+        return [
+            *row,
+            *make.conv(self.width, 1),
+            *self.mean(len(input_shape)),
+            make.dense(self.units),
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

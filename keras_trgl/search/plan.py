@@ -1,7 +1,6 @@
 """From a budget of bytes to stages, remat and parts of a batch."""
 
 import dataclasses
-import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import NO_BLOCKS, check_integer, check_list
+from keras_trgl.checks import NO_BLOCKS, check_integer, check_list, needed
 from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.network.from_model import split_model
@@ -115,13 +114,7 @@ class Plan:
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        try:
-            figures = importlib.import_module("matplotlib.figure")
-        except ImportError as error:
-            raise ImportError(
-                f"A picture needs matplotlib. Received: {error}. Install it with "
-                "`pip install keras-trgl[plot]`."
-            ) from error
+        figures = needed("matplotlib.figure", "plot", "A picture")
         figure = figures.Figure(figsize=(6.4, 3.8), layout="constrained")
         axes = figure.subplots()
         for remat, mark, color in ((False, "o", "C0"), (True, "s", "C1")):

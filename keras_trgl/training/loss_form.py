@@ -8,10 +8,10 @@ import keras
 
 from keras_trgl.heads.head import Head
 from keras_trgl.network.part import Part
+from keras_trgl.network.top import PROBABILITIES
 from keras_trgl.training.exit_settings import losses_of
 
 TAKES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy")
-PROBABILITIES = ("softmax", "sigmoid")
 
 
 def loss_name(loss: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl.heads import (
+    BlocksHead,
     ConvHead,
     DenseHead,
     DGLHead,
@@ -262,7 +263,7 @@ def test_hidden_layers_that_are_no_list_are_refused():
         DenseHead(3, hidden=8)
 
 
-@pytest.mark.parametrize("head", [LinearHead, NormHead])
+@pytest.mark.parametrize("head", [LinearHead, NormHead, lambda units: BlocksHead(units, blocks=[])])
 def test_a_sequence_is_averaged_over_its_steps_whatever_the_format_of_images(head):
     before = keras.config.image_data_format()
     keras.config.set_image_data_format("channels_first")
