@@ -1,5 +1,6 @@
 """Predicted bytes of plans against the allocator's peak, each in fresh processes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -68,10 +69,14 @@ def measure(name, regime, share):
 
     given, shape, batch_size, options = network(name)
     options["regime"] = trgl.regimes.Sequential(epochs=1) if regime == "sequential" else regime
-    wide = trgl.plan(given, batch_size, 2**40, **options).weighed
-    least = min(one.predicted_bytes for one in wide)
-    budget = int(least + share * (wide[0].predicted_bytes - least))
-    plan = trgl.plan(given, batch_size, budget, **options)
+    plan = trgl.plan(given, batch_size, 2**40, **options)
+    least = min(one.predicted_bytes for one in plan.weighed)
+    budget = int(least + share * (plan.predicted_bytes - least))
+    # What `plan` takes for this budget; asked once more it would trace all blocks once more.
+    taken = next(one for one in plan.weighed if one.predicted_bytes <= budget)
+    names = ("stage_sizes", "remat", "micro_batches", "predicted_bytes")
+    found = {name: getattr(taken, name) for name in names}
+    plan = dataclasses.replace(plan, max_bytes=budget, **found)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model = plan.make(loss, metrics=["accuracy"], seed=0)
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from keras_trgl.network.units import EVERY_UNIT
 from keras_trgl.recording import shown
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.by_name import get_regime
+from keras_trgl.regimes.in_turn import InTurn
 from keras_trgl.registration import public
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
 from keras_trgl.splitting.partition import min_max_partition
@@ -203,7 +204,8 @@ def plan(
     method, regime = get_method(method), get_regime(regime)
     optimizer = keras.optimizers.get(optimizer)
     reduction = _reduction(method)
-    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype)
+    in_turn = isinstance(regime, InTurn)
+    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype, in_turn)
     stored = regime.capacity if isinstance(regime, Buffered) else 0
     is_model = isinstance(model_or_blocks, keras.Model)
     # A stage of a model is one block, of which nothing could be made again.

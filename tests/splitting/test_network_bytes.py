@@ -69,7 +69,10 @@ def test_blocks_in_a_row_keep_each_others_borders_once():
     assert row.kept == 3 * 10 + 4
     assert row.gradients == 3
     # What was kept stays: the most is all of it, and what one pass has beside.
-    assert row.backward == 34 + (20 - 10) + 3
+    # A gradient is there once what it is made of may go, and takes less.
+    assert row.backward == 34 + (20 - 10)
+    heavy = part(gradients=30)
+    assert in_a_row([part(), heavy, heavy]).backward == 20 + 2 * 30
 
 
 def test_what_is_made_again_keeps_its_input_alone():
