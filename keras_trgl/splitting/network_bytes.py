@@ -11,7 +11,8 @@ import numpy as np
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import follow_format
-from keras_trgl.splitting.profile import kind_of
+from keras_trgl.splitting.kinds import kind_of
+from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, remade_slots
 from keras_trgl.types import Shape
 
@@ -56,6 +57,7 @@ class NetworkBytes:
         reduction: of the energy, or `None` where the method wants none.
         dtype: str. The data's type. Defaults to `"float32"`.
         in_turn: bool. Whether one stage trains at a time. Defaults to `False`.
+        verbose: 0, 1, 2 or `"auto"`: whether progress is shown. Defaults to `0`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class NetworkBytes:
         reduction: str | None,
         dtype: str = "float32",
         in_turn: bool = False,
+        verbose: Any = 0,
     ) -> None:
         self.batch_size = batch_size
         self._in_turn = in_turn
@@ -78,7 +81,8 @@ class NetworkBytes:
         self.heads: list[Any] = []
         self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
         now: Shape = (None, *shape)
-        for place, block in enumerate(blocks):
+        done = Progress(len(blocks), verbose)
+        for place, block in enumerate(done.of(blocks)):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
             now, dtype = tuple(output_shape(block, now)), block.compute_dtype
             own = head[place] if isinstance(head, list) else head
@@ -156,9 +160,10 @@ class NetworkBytes:
         parts = [one.at(rows) for one in self.blocks[start:end]]
         # Nobody takes the features of a stage that trains alone.
         hands_on = end < len(self.blocks) and not self._in_turn
-        whole = self._in_row(parts, remat, self.heads[end - 1].at(rows), hands_on)
+        head = self.heads[end - 1]
+        whole = self._in_row(parts, remat, [head.at(rows)] if head else [], hands_on)
         gradients = whole.gradients
-        own = [*self.blocks[start:end], self.heads[end - 1]]
+        own = [*self.blocks[start:end], *([head] if head else [])]
         largest = UPDATE_LARGEST * max(one.largest for one in own)
         update = gradients + min(int(UPDATE_SHARE * gradients), largest)
         share = self.batch_size / rows
@@ -173,7 +178,7 @@ class NetworkBytes:
 
     @staticmethod
     def _in_row(
-        parts: Sequence[BlockBytes], remat: int | None, head: BlockBytes, hands_on: bool
+        parts: Sequence[BlockBytes], remat: int | None, head: list[BlockBytes], hands_on: bool
     ) -> BlockBytes:
         if remat is not None:
             last = max((len(parts) - 1) // remat * remat, 0)
@@ -181,7 +186,7 @@ class NetworkBytes:
             # Each second run is waited for, and what is done by then is free.
             kept = [dataclasses.replace(one, stays=False) for one in parts[last:]]
             parts = [*again, *kept]
-        return in_a_row([*parts, head], held=parts[-1].output if hands_on else 0)
+        return in_a_row([*parts, *head], held=parts[-1].output if hands_on and head else 0)
 
 
 def in_a_row(parts: Sequence[BlockBytes], held: int = 0) -> BlockBytes:

@@ -76,6 +76,12 @@ class BlockBytes:
     stays: bool = True
     passing: int = 0
 
+    @property
+    def held(self) -> int:
+        """What is kept, with its input and output where the backward pass reads them."""
+        input_, output = self.input * self.reads_input, self.output * self.reads_output
+        return self.kept + input_ + output
+
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
