@@ -34,6 +34,7 @@ ELEMENTWISE = {
     *{"Relu", "ReluGrad", "Relu6", "Relu6Grad", "Elu", "EluGrad", "Selu", "SeluGrad", "Erf"},
     *{"Tanh", "TanhGrad", "Sigmoid", "SigmoidGrad", "Exp", "Neg", "Square", "Sqrt", "Rsqrt"},
     *{"SelectV2", "Softmax", "LeakyRelu", "LeakyReluGrad", "SquaredDifference", "Pow"},
+    "FusedBatchNormV3",
 }
 """Operations that may write over an input of their output's size."""
 
@@ -201,9 +202,10 @@ def _peaks(trace: _Trace, sizes: Sequence[int], last: dict[int, int]) -> list[in
     for place, step in enumerate(trace.steps):
         made = sum(sizes[one] for one in step.makes)
         dying = {one for one in step.reads if last.get(one) == place} - outside
-        over = step.kind in ELEMENTWISE and any(sizes[one] >= made for one in dying)
+        largest = max((sizes[one] for one in step.makes), default=0)
+        over = step.kind in ELEMENTWISE and any(sizes[one] >= largest for one in dying)
         scratch = SCRATCH.get(step.kind, 0.0) * max((sizes[o] for o in step.reads), default=0)
-        peaks.append(there + (0 if over else made) + int(scratch))
+        peaks.append(there + made - (largest if over else 0) + int(scratch))
         unread = {one for one in step.makes if last.get(one, -1) < place}
         there += made - sum(sizes[one] for one in dying | unread)
     return peaks
