@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.checks import check_integer
+from keras_trgl.recording import shown
 from keras_trgl.registration import public
 
 
 @public
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Calibration:
     """How `choose_exit` fits thresholds and temperatures, and times depths.
 
@@ -47,6 +48,9 @@ class Calibration:
     batch_size: int = 1
     repeats: int = 30
     seed: int = 0
+
+    def __repr__(self) -> str:
+        return shown(self)
 
     def __post_init__(self) -> None:
         check_integer("batch_size", self.batch_size, 1)

@@ -23,6 +23,7 @@ from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import exits_of, shared_path, threshold_path
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
+from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
 GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
@@ -39,8 +40,8 @@ class ExitChoice:
         accuracy: tuple of K floats: accuracy of each depth on the rows that judge.
         latency: tuple of K floats, seconds: median time of a call of each depth.
         curve: dict of tuples, an entry per point, slowest first: `thresholds` (K − 1 floats),
-            `accuracy`, `risk` (share of rows that are wrong at their exit and right at depth K),
-            `mean_depth`, `mean_latency` (seconds; each row counted with the time of its depth).
+            `accuracy`, `risk`, the share of rows that are wrong at their exit and right at depth K,
+            `mean_depth`, and `mean_latency`, seconds, each row with the time of its depth.
         temperatures: tuple of K floats, or `None`. Defaults to `None`.
         average: bool. Whether exits are averaged. Defaults to `False`.
         promise: str: what holds, and under which assumption; empty without `risk`. Defaults to
@@ -50,7 +51,7 @@ class ExitChoice:
         >>> from keras_trgl.export import ExitChoice
         >>> curve = {"thresholds": ((1.1,), (0.0,)), "accuracy": (0.9, 0.8), "risk": (0.0, 0.1),
         ...          "mean_depth": (2.0, 1.0), "mean_latency": (0.002, 0.001)}
-        >>> ExitChoice(2, (1.1,), (0.8, 0.9), (0.001, 0.002), curve)
+        >>> print(ExitChoice(2, (1.1,), (0.8, 0.9), (0.001, 0.002), curve))
         Depth 2 of 2 alone: accuracy 0.9, 2 ms a call.
         Early exit at (1.1,): accuracy 0.9, mean depth 2, mean 2 ms.
         No bound on the risk was asked for.
@@ -66,30 +67,41 @@ class ExitChoice:
     promise: str = ""
 
     def __repr__(self) -> str:
+        rounded = {
+            name: tuple(float(f"{one:.3g}") for one in getattr(self, name))
+            for name in ("thresholds", "accuracy", "latency")
+        }
+        points = len(next(iter(self.curve.values()), ()))
+        return shown(self, depth=self.depth, **rounded, curve=Words(f"{points} points"))
+
+    def __str__(self) -> str:
         place = self.curve["thresholds"].index(self.thresholds)
         early = {name: values[place] for name, values in self.curve.items()}
-        shown = tuple(float(f"{one:.3g}") for one in self.thresholds)
+        rounded = tuple(float(f"{one:.3g}") for one in self.thresholds)
         alone = self.depth - 1
         return (
             f"Depth {self.depth} of {len(self.accuracy)} alone: accuracy "
             f"{self.accuracy[alone]:.4g}, {1e3 * self.latency[alone]:.3g} ms a call.\n"
-            f"Early exit at {shown}: accuracy {early['accuracy']:.4g}, mean depth "
+            f"Early exit at {rounded}: accuracy {early['accuracy']:.4g}, mean depth "
             f"{early['mean_depth']:.3g}, mean {1e3 * early['mean_latency']:.3g} ms.\n"
             f"{self.promise or 'No bound on the risk was asked for.'}"
         )
 
-    def outputs(self, **more: Any) -> Outputs:
+    def outputs(self, **kwargs: Any) -> Outputs:
         """Give the options of an export that does as was chosen.
 
         Args:
-            **more: other options of `Outputs`, such as `class_names`.
+            **kwargs: other options of `Outputs`, such as `class_names`.
+
+        Returns:
+            `Outputs`.
         """
         own = {
             "thresholds": self.thresholds,
             "temperatures": self.temperatures,
             "average": self.average,
         }
-        return Outputs(**{**own, **more})
+        return Outputs(**{**own, **kwargs})
 
     def plot(self, path: Any) -> None:
         """Draw accuracy over mean depth, and over mean time, with the single depths.

@@ -209,9 +209,9 @@ def test_what_was_chosen_is_what_is_served(model, data, tmp_path, calibration):
 def test_a_choice_says_in_three_lines_what_it_does_and_promises(model, data):
     plain = choose_exit(model, data, max_drop=0.1)
     bounded = choose_exit(model, data, risk=0.1)
-    assert repr(plain).splitlines()[2] == "No bound on the risk was asked for."
-    assert len(repr(bounded).splitlines()) == 3
-    assert "With confidence 0.95, at most 0.1 of rows drawn as the 100" in repr(bounded)
+    assert str(plain).splitlines()[2] == "No bound on the risk was asked for."
+    assert len(str(bounded).splitlines()) == 3
+    assert "With confidence 0.95, at most 0.1 of rows drawn as the 100" in str(bounded)
     assert bounded.depth == 3
     place = bounded.curve["thresholds"].index(bounded.thresholds)
     assert bounded.curve["risk"][place] <= 0.1
