@@ -160,8 +160,8 @@ def plan(
     Stages cost a head each, parts of a batch a little, and remat a forward pass more. Bytes are
     counted, on one device, from the traced passes of every kind of block: weights, gradients, slots
     of the optimizer, the batch, what crosses a cut, and the worst moment of the worst stage. They
-    are those of TensorFlow's allocator on a CPU, most often between 3 % below and 11 % above what
-    `measure_peak` shows, which itself moves by several percent from one run to the next; arrays of
+    are those of TensorFlow's allocator on a CPU, with what it takes more than tensors have as that
+    was measured: `benchmarks/plan` has the peaks that `measure_peak` shows beside them. Arrays of
     data that the caller holds come on top.
 
     Args:
@@ -175,8 +175,8 @@ def plan(
         regime: `Regime` or its name; stores of `Buffered` count. Defaults to `"parallel"`.
         input_shape: tuple without the batch axis. `None` asks the first block. Defaults to
             `None`.
-        verbose: 0, 1, 2 or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows it once
-            two seconds are over. Defaults to `"auto"`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `Plan`.

@@ -34,8 +34,8 @@ def by_time(
             with a `Profile`. Defaults to `None`.
         input_shape: tuple without the batch axis. `None` asks the first block. Defaults to
             `None`.
-        verbose: 0, 1, 2 or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows it once
-            two seconds are over. Defaults to `"auto"`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         List of K ints that sum to the number of blocks.

@@ -19,14 +19,18 @@ from keras_trgl.types import Shape
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
 """What updates make on their way: so much of the gradients, and at most so many largest weights."""
 
-ROOM, PARTS_ROOM, VARIABLES_ROOM, REMADE_ROOM = 1.09, 1.17, 1.12, 0.15
-"""What TensorFlow's allocator takes, as shares of the bytes of tensors, of tensors where a batch is
-trained in parts, of variables, and more for slots that every update makes anew.
+ROOM, PARTS_ROOM = 1.11, 1.18
+"""What TensorFlow's allocator takes for tensors, as a share of their bytes: of a whole batch, and
+of one that is trained in parts, where sizes differ more.
 
-It gives a free piece whole where that is less than twice as large as asked for. So it takes more
-where sizes differ. What it takes is measured (`benchmarks/plan`), and lies between 1.03 and 1.11,
-1.02 and 1.28, and 1.04 and 1.14; the same plan differs by up to 0.06 from one run to the next.
+It gives a free piece whole where that is less than twice as large as asked for. How much that makes
+is measured (`benchmarks/plan`): 1.0 to 1.11, and 0.95 to 1.16. A plan differs by up to 0.06 from
+one run to the next.
 """
+
+VARIABLES_ROOM, IN_TURN_ROOM, REMADE_ROOM = 1.12, 1.06, 0.35
+"""The same of variables, 1.04 to 1.14; of those of stages in turn, which lie closer; and what is
+taken more for slots that every update makes anew, as momentum is, wherever there is room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +112,24 @@ class NetworkBytes:
             stored: int ≥ 0, batches that wait at every cut. Defaults to `0`.
         """
         waiting = stored * sum(self.crossing(way))
-        tensors = (PARTS_ROOM if way.micro_batches > 1 else ROOM) * max(self.stages(way))
+        share = PARTS_ROOM if way.micro_batches > 1 else ROOM
+        remade = [int(REMADE_ROOM * self.remade_slots * one) for one in self._trained(way)]
+        if not self._in_turn:
+            # All of them are there, whichever stage trains.
+            remade = [sum(remade)] * len(remade)
+        costs = zip(self.stages(way), remade, strict=True)
+        tensors = max(share * stage + more for stage, more in costs)
+        variables = IN_TURN_ROOM if self._in_turn else VARIABLES_ROOM
         tensors = max(tensors, ROOM * self.passing(way)) + waiting
-        return int(VARIABLES_ROOM * self.standing(way) + self.remade(way) + tensors)
+        return int(variables * self.standing(way) + tensors)
 
-    def remade(self, way: WayToTrain) -> int:
-        """Give what slots that are made anew take more than their bytes."""
-        trained = sum(one.trained for one in self._own(way))
-        return int(REMADE_ROOM * self.remade_slots * trained)
+    def _trained(self, way: WayToTrain) -> list[int]:
+        """Give the bytes of the trained weights of every stage."""
+        ends = [int(end) for end in np.cumsum(way.stage_sizes)]
+        return [
+            sum(one.trained for one in (*self.blocks[start:end], self.heads[end - 1]))
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
 
     def passing(self, way: WayToTrain) -> int:
         """Give what the whole batch takes on its way through the stages that do not train."""
@@ -173,7 +187,6 @@ class NetworkBytes:
         if micro_batches > 1:
             # The sum of gradients, and the features of all parts; a part itself is no copy.
             peak += gradients + left
-            update += gradients
         return came + max(peak, left + update)
 
     @staticmethod

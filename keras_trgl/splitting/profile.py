@@ -113,8 +113,8 @@ def profile(
         input_shape: tuple without the batch axis, where `batch` is a number. `None` asks the first
             block, which blocks of `architectures` answer. Defaults to `None`.
         repeats: int ≥ 1. Measured runs of every kind. Defaults to `5`.
-        verbose: 0, 1, 2 or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows it once
-            two seconds are over. Defaults to `"auto"`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `Profile`.
@@ -187,7 +187,7 @@ def measured(
     Args:
         kinds: dict of key to (layer, shape of the input, whether its gradient is needed).
         repeats: int ≥ 1.
-        verbose: 0, 1, 2 or `"auto"`: whether progress is shown. Defaults to `0`.
+        verbose: int 0, 1 or 2, or `"auto"`: whether progress is shown. Defaults to `0`.
     """
     # Tracing is most of it; each kind's runs are one step more.
     done = Progress(len(kinds) * (1 + WARM_UP + repeats), verbose)
