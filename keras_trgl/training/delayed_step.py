@@ -15,8 +15,6 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.batch_forms import filled, leaves_of
-from keras_trgl.layers.inner import inner_layers
-from keras_trgl.layers.masks import makes_masks
 from keras_trgl.methods.delayed import DelayedMethod
 from keras_trgl.methods.method import Method
 from keras_trgl.network.passing import apart, together
@@ -66,7 +64,7 @@ class DelayedStep(StoredStep):
         super().__init__(steps, regime, measures_staleness=False)
         method: Any = self.steps[0].method
         self.staleness = [method.staleness(step.part.place) for step in self.steps]
-        self.lines: list[DelayLine | None] = [None] * len(self.steps)
+        self.lines: list[Any] = [None] * len(self.steps)
         self._count = tf.Variable(tf.zeros([], tf.int64), trainable=False, name="steps")
         for step, late in zip(self.steps, self.staleness, strict=True):
             with step.on_device():
@@ -75,7 +73,7 @@ class DelayedStep(StoredStep):
     @property
     def variables(self) -> list[Any]:
         """All that is kept between steps."""
-        held = [*(line for line in self.lines if line is not None), *self.buffers]
+        held: list[Any] = [*(one for one in self.lines if one is not None), *self.buffers]
         return [self._count, *(variable for one in held for variable in one.variables)]
 
     def clear(self) -> None:
@@ -164,7 +162,7 @@ class LateGradientStep(DelayedStep):
     def _apply_late(self, k: int, own: list[Any], scale: Any, sound: Any) -> None:
         step, line = self.steps[k], self.lines[k]
         trained = step.trainable_variables
-        if line is None or not trained:
+        if not trained:
             return
         waiting = [
             tf.zeros(one.shape, one.dtype)
@@ -272,7 +270,6 @@ class ReplayStep(DelayedStep):
             Tuple of a bool tensor, whether it was, and the gradients for the replayed inputs.
         """
         step, line, buffer = self.steps[k], self.lines[k], self.buffers[k]
-        assert line is not None
         (old, old_drawn), number = line.shift((apart(inputs), drawn), self._count.read_value())
         ready, (gradients, _) = buffer.readable(), buffer.read()
 
