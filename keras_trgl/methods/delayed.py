@@ -16,16 +16,23 @@ class DelayedMethod(LocalMethod):
     Attributes:
         replays: bool. Whether stages run forward once more, by what came in and the weights of
             now, when their gradient comes; else gradients of the batch's own weights are kept.
-        doubles_first_rate: bool. Whether the first of several stages learns at twice the rate.
     """
 
     loss_names = ()
     replays = False
-    doubles_first_rate = False
 
     def stage_predicts(self, stage: StagePlace) -> bool:
         """Say that the last stage alone has a head."""
         return stage.is_last
+
+    def rate_factor(self, stage: StagePlace) -> float:
+        """Give what a stage's learning rate is multiplied by.
+
+        Args:
+            stage: `StagePlace`, of which the depth and K count.
+        """
+        del stage
+        return 1.0
 
     def staleness(self, stage: StagePlace) -> int:
         """Give the steps between a batch's way through a stage and the update by it, Δ_k = K − k.

@@ -6,7 +6,7 @@ from keras import ops
 from keras_trgl.methods.delayed import DelayedMethod
 from keras_trgl.methods.method import StageBatch
 from keras_trgl.registration import public
-from keras_trgl.types import Tensor
+from keras_trgl.types import StagePlace, Tensor
 
 
 @public
@@ -43,6 +43,11 @@ class FeaturesReplay(DelayedMethod):
 
     def __init__(self, doubles_first_rate: bool = False) -> None:
         self.doubles_first_rate = bool(doubles_first_rate)
+
+    def rate_factor(self, stage: StagePlace) -> float:
+        """Give 2 for the first of several stages, where that was asked for."""
+        is_first = stage.depth == 1 and not stage.is_last
+        return 2.0 if self.doubles_first_rate and is_first else 1.0
 
     def stage_losses(self, step: StageBatch) -> dict[str, Tensor]:
         """Give the task loss, or below the last stage ⟨features, δ⟩, with δ in the labels' place.

@@ -37,7 +37,7 @@ from keras_trgl.training.stage_objective import Batch
 from keras_trgl.training.stage_step import StageStep
 from keras_trgl.training.stored_step import StoredStep
 from keras_trgl.training.update import apply_gradients
-from keras_trgl.types import Tensor
+from keras_trgl.types import StagePlace, Tensor
 
 
 class Staleness(keras.metrics.Mean):
@@ -132,7 +132,7 @@ class LateGradientStep(DelayedStep):
     def __call__(self, batch: Batch) -> None:
         """Take a batch of data, and let every stage step by the gradient whose time it is."""
         self._count.assign_add(1)
-        self.joined.train(batch, hands_on=False)
+        self.joined.train(batch)
         # Whose it would have been.
         self.steps[-1].prediction = self.joined.prediction
 
@@ -309,6 +309,29 @@ def delayed_step(steps: Sequence[StageStep], regime: Any) -> DelayedStep:
     replays = getattr(steps[0].method, "replays", False)
     kind: Callable[..., DelayedStep] = ReplayStep if replays else LateGradientStep
     return kind(steps, regime)
+
+
+def rate_factors(method: Method, num_stages: int) -> list[float]:
+    """Give what the stages' learning rates are multiplied by."""
+    if not isinstance(method, DelayedMethod):
+        return [1.0] * num_stages
+    return [
+        method.rate_factor(StagePlace(k + 1, num_stages, (), (), (), None, ()))
+        for k in range(num_stages)
+    ]
+
+
+def check_jit(method: Method, num_stages: int, jit_compile: Any) -> None:
+    """Raise where XLA would have to keep what is in flight.
+
+    Raises:
+        ValueError: late gradients with XLA.
+    """
+    if isinstance(method, DelayedMethod) and num_stages > 1 and jit_compile is True:
+        raise ValueError(
+            "What is in flight has no rows until it comes, and XLA takes fixed shapes. Received: "
+            f"jit_compile=True with method={method!r}. Leave `jit_compile` out."
+        )
 
 
 def check_regime(method: Method, regime: Regime) -> None:

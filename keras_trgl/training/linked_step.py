@@ -5,6 +5,7 @@ moves. In half types that could not hold it, it is float32.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -209,14 +210,107 @@ class JoinedStep(StageStep):
             micro_batches=last.micro_batches,
             remat=last.remat,
         )
+        # Of the links of a pass over several devices it is the last.
+        last.sends_back = self._is_spread  # type: ignore[attr-defined]
         self.objective_tracker = last.objective_tracker
         self.raise_on_nan = last.raise_on_nan
 
     @property
     def _runs_inline(self) -> bool:
         # No function of its own, which would be one device's.
-        return super()._runs_inline or len({step.device for step in self._steps}) > 1
+        return super()._runs_inline or self._is_spread
 
     def _apply(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
         self._deliver(gradients, variables)
         return []
+
+    def train(self, batch: Batch, hands_on: bool = False) -> None:
+        """Run one batch end to end, and deliver its gradients; nobody takes its features.
+
+        Args:
+            batch: as in `StageStep.train`.
+            hands_on: as there; not used. Defaults to `False`.
+        """
+        del hands_on
+        with self.on_device():
+            if self._runs_inline:
+                self.prediction = self._update(batch, speaks=True)[2]
+                return
+            self.prediction = self._train_last(apart(batch[0]), *batch[1:])
+
+    @property
+    def _is_spread(self) -> bool:
+        """Whether stages live on several devices."""
+        return len({step.device for step in self._steps}) > 1
+
+    def _pass(self, batch: Batch, share: Tensor | None = None, *settled: Any) -> Pass:
+        if not self._is_spread:
+            return super()._pass(batch, share, *settled)
+        # A tape would put all of its gradients on one device: here each stage has its own.
+        features, links = batch[0], []
+        for step in self._steps[:-1]:
+            links.append(_Link(step, features))
+            features = links[-1].features
+        # Its inputs' gradients come last.
+        last: Any = self._steps[-1]
+        found = last._pass((features, *batch[1:]), share, *settled)
+        objective = sum((link.loss for link in links), found.terms.objective)
+
+        def gradients() -> list[Any]:
+            left = found.gradients()
+            count = len(last.trainable_variables)
+            own, back = left[:count], left[count:]
+            for link in reversed(links):
+                scale = self.optimizer.scale_loss(tf.ones([], link.loss.dtype))
+                scale = scale if share is None else scale * tf.cast(share, scale.dtype)
+                more, back = link.gradients(back, scale)
+                own = [*more, *own]
+            return own
+
+        terms = dataclasses.replace(found.terms, objective=objective)
+        return dataclasses.replace(found, terms=terms, gradients=gradients)
+
+
+class _Link:
+    """One stage's part in a pass end to end, on its device.
+
+    Args:
+        step: the stage's `StageStep`.
+        inputs: tensor, the output of the stage before, or the data.
+
+    Attributes:
+        features: tensor, without a gradient.
+        loss: scalar tensor, what layers added.
+    """
+
+    def __init__(self, step: StageStep, inputs: Tensor) -> None:
+        self._step = step
+        self._inputs = [one for one in keras.tree.flatten(inputs) if carries(one)]
+        with step.on_device(), tf.GradientTape() as self._tape:
+            self._tape.watch(self._inputs)
+            with step.stage.run_by(step.remat):
+                features = step.stage(inputs, training=True)
+            losses = [tf.cast(tf.reduce_sum(one), tf.float32) for one in step.stage.losses]
+            self.loss = tf.cast(sum(losses, tf.zeros([])), keras.config.floatx())
+        self._left = [one for one in keras.tree.flatten(features) if carries(one)]
+        self.features = cut(features)
+
+    def gradients(self, back: Sequence[Any], scale: Tensor) -> tuple[list[Any], list[Any]]:
+        """Give the gradients for the stage's weights, and for its inputs.
+
+        Args:
+            back: list of tensors, the gradients for its features.
+            scale: scalar tensor, what its own loss counts for.
+        """
+        variables = self._step.trainable_variables
+        back = [
+            tf.zeros_like(one) if gradient is None else gradient
+            for one, gradient in zip(self._left, back, strict=True)
+        ]
+        with self._step.on_device():
+            found = self._tape.gradient(
+                [*self._left, self.loss],
+                [*variables, *self._inputs],
+                output_gradients=[*back, scale],
+            )
+        return found[: len(variables)], found[len(variables) :]
