@@ -24,7 +24,7 @@ from keras_trgl.regimes.regime import Regime
 from keras_trgl.seeds import PICKS, derive_seed
 from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import CompiledSteps
-from keras_trgl.training.delayed_step import check_jit, check_regime, rate_factors
+from keras_trgl.training.delayed_step import check_regime, rate_factors
 from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.labels import check_form, ignored_class, in_range
 from keras_trgl.training.loss_form import check_loss_form
@@ -76,7 +76,6 @@ class Trainer:
         network, optimizer = self.network, given["optimizer"]
         check_integer("steps_per_execution", given["steps_per_execution"], 1)
         parts = {name: given[name] for name in ("micro_batches", "remat")}
-        check_jit(network.method, network.num_stages, given["jit_compile"])
         check_parts(given["micro_batches"], given["jit_compile"], network.placement)
         settings = {name: given[name] for name in SETTINGS}
         loop = {name: given[name] for name in ("run_eagerly", "steps_per_execution")}
