@@ -30,6 +30,9 @@ class DelayedMethod(LocalMethod):
 
         Args:
             stage: `StagePlace`, of which the depth and K count.
+
+        Returns:
+            float > 0. Defaults to `1.0`.
         """
         del stage
         return 1.0
@@ -39,5 +42,8 @@ class DelayedMethod(LocalMethod):
 
         Args:
             stage: `StagePlace`, of which the depth and K count.
+
+        Returns:
+            int ≥ 0, steps; 0 for the last stage.
         """
         return stage.num_stages - stage.depth
