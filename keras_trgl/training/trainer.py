@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
-from keras_trgl.feeding.batch_forms import open_spec
+from keras_trgl.feeding.batch_forms import filled, leaves_of, open_spec
 from keras_trgl.feeding.training_data import (
     check_labels,
     check_ready,
@@ -169,7 +169,9 @@ class Trainer:
         if self.steps.is_delayed and self.stored is None:
             # A batch outside `fit`: what is in flight is the model's until one begins.
             with tf.init_scope():
-                self.use_stores(tf.nest.map_structure(open_spec, (x, y, sample_weight)), None, True)
+                given = (x, y, sample_weight)
+                specs = [open_spec(tf.convert_to_tensor(one)) for one in leaves_of(given)]
+                self.use_stores(filled(given, specs), None, True)
         if self.stored is not None:
             self.stored((features, *rest))
         for k in range(level, max(plan) + 1) if self.stored is None else ():
