@@ -65,6 +65,7 @@ class DelayLine:
                 # The very memory: an assignment puts a tensor there, and changes none.
                 slot.assign(tf.convert_to_tensor(other))
         for slot, leaf in zip(self._places[-1], leaves_of(new), strict=True):
+            leaf = tf.convert_to_tensor(leaf)
             slot.assign(opened(leaf) if leaf.shape.rank else leaf)
         number = tf.reshape(tf.cast(number, tf.int64), [1])
         self._numbers.assign(tf.concat([numbers[1:], number], 0))
