@@ -104,8 +104,9 @@ def test_a_saved_model_and_its_last_depth_go_on(name, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_half_precision_begins_near_full_precision(name):
-    full = fit(make(METHODS[name]()), epochs=1, steps_per_epoch=2)
+    # Of one batch: the first scale may be too large for it.
+    full = make(METHODS[name]()).train_on_batch(X, Y, return_dict=True)
     keras.config.set_dtype_policy("mixed_float16")
-    half = fit(make(METHODS[name]()), epochs=1, steps_per_epoch=2)
-    for key, numbers in full.items():
-        np.testing.assert_allclose(half[key], numbers, rtol=0.05, err_msg=key)
+    half = make(METHODS[name]()).train_on_batch(X, Y, return_dict=True)
+    for key, number in full.items():
+        np.testing.assert_allclose(half[key], number, rtol=0.02, err_msg=key)
