@@ -108,7 +108,7 @@ class ExitChoice:
         Args:
             outputs: list of K arrays, `(examples, classes)`: what the heads give, as
                 `model.predict_exits(x)` has it.
-            labels: int array, `(examples,)`: numbers of classes.
+            labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
             predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
 
         Returns:
@@ -252,7 +252,7 @@ def choose_exit_from(
     Args:
         outputs: list of K arrays, `(examples, classes)`: what the heads give, as
             `model.predict_exits(x)` has it.
-        labels: int array, `(examples,)`: numbers of classes.
+        labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
         latency: sequence of K floats, seconds: time of a call of each depth.
         max_drop: float ≥ 0, as in `choose_exit`. Defaults to `None`.
         max_latency: float > 0, seconds, as in `choose_exit`. Defaults to `None`.
