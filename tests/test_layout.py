@@ -16,7 +16,8 @@ RANKS = {
     3: "network feeding keeping",
     4: "training",
     5: "greedy_model",
-    6: "callbacks distribute diagnostics plot search export recipes",
+    6: "callbacks distribute diagnostics plot search export",
+    7: "recipes compare",
 }
 RANK = {name: rank for rank, names in RANKS.items() for name in names.split()}
 
@@ -33,6 +34,7 @@ SHARED = {
     },
     "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
+    "recipes": {"settings", "targets", "recipe"},
     "export": {
         *{"options", "report", "exported_parts", "publish"},
         *{"model_config", "intake", "signatures", "verify", "warmup"},

@@ -231,6 +231,7 @@ EXAMPLES = {
     "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),
     "methods.TRGL": (lambda: trgl.methods.TRGL(tau=0.5), "TRGL(tau=0.5)"),
     "methods.VanGL": (trgl.methods.VanGL, "VanGL()"),
+    "recipes.Recipe": (lambda: trgl.recipes.get("trgl/stl10/resnet110/k4"), None),
     "regimes.Buffered": (
         lambda: trgl.regimes.Buffered(capacity=2, order="random"),
         "Buffered(capacity=2, order='random')",
