@@ -42,7 +42,7 @@ SHARED = {
 }
 """Files of a folder that its other files may import; a cycle among them fails another test."""
 
-WINGS = {"network", "feeding", "keeping", "training"}
+WINGS = {"network", "feeding", "keeping", "training", "compare"}
 """Rooms whose files are steps of one way: each may import those before it."""
 
 GATHERERS = {"methods/by_name", "regimes/by_name", "callbacks/known_callbacks"}
@@ -69,6 +69,7 @@ TENSORFLOW = {
     "splitting/profile",
     "splitting/traced_bytes",
     "diagnostics/peak",
+    "compare/measuring",
 }
 TENSORFLOW_FOLDERS = {"training", "datasets", "callbacks", "distribute", "search", "export"}
 
