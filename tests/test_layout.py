@@ -34,6 +34,7 @@ SHARED = {
     },
     "datasets": {"augmentation", "batch_stream", "image_data", "image_folder"},
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
+    "search": {"grouping", "relaxed"},
     "recipes": {"settings", "targets", "recipe"},
     "export": {
         *{"options", "report", "exported_parts", "publish"},
@@ -170,9 +171,13 @@ def test_no_private_keras_or_tensorflow_import(path):
         assert not module.startswith(("keras.src", "tensorflow.python")), module
 
 
+TAPES = {"training/stage_step", "search/relaxed"}
+"""Training has one; the relaxed search differentiates through steps of training."""
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_the_only_tape_is_in_stage_step(path):
-    if name_of(path) != "training/stage_step":
+def test_the_only_tapes_are_in_stage_step_and_the_relaxed_search(path):
+    if name_of(path) not in TAPES:
         assert "GradientTape" not in path.read_text(encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 from keras_trgl import methods
+from keras_trgl.heads.sedona import DEPTHS
 from keras_trgl.recipes.recipe import Part, Recipe
 from keras_trgl.recipes.settings import (
     DATASETS,
@@ -12,7 +13,6 @@ from keras_trgl.recipes.settings import (
     METHODS,
     NETWORKS,
     REFLECTED,
-    SEDONA_DEPTHS,
     STEMS,
     TRAININGS,
 )
@@ -195,7 +195,7 @@ def _heads(network: str, num_stages: int, trained: str, told: str) -> tuple[Part
         return (Part("ConvHead", conv),) * num_stages
     last = Part("DenseHead", {"pool": 2}) if network == "vgg19" else Part("LinearHead")
     if told == "sedona":
-        depths = SEDONA_DEPTHS[network][num_stages]
+        depths = DEPTHS[network][num_stages]
         return (*(Part("SedonaHead", {"depth": depth}) for depth in depths), last)
     return (*(Part("LinearHead"),) * (num_stages - 1), last)
 

@@ -71,14 +71,6 @@ INFO_PRO: dict[str, dict[str, Any]] = {
 }
 """λ1 and λ2 of stages 1 and K − 1, as InfoPro's authors chose them for contrast."""
 
-SEDONA_DEPTHS: dict[str, dict[int, tuple[int, ...]]] = {
-    "vgg19": {2: (4,), 3: (4, 1), 4: (4, 1, 1)},
-    "resnet50": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
-    "resnet101": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
-    "resnet152": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
-}
-"""Depths of the auxiliary nets at the cuts of `splitting.published("sedona_…")`."""
-
 TRAININGS: dict[str, dict[str, Any]] = {
     "trgl_stl10": {
         "optimizer": ("SGD", {"momentum": 0.9}),
