@@ -24,10 +24,19 @@ class Square(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("test_sedona")
 class Wall(keras.layers.Layer):
-    """Little gradient gets through: what is before it learns slowly from what is after it."""
+    """What is before it learns slowly from what is after it: little gradient gets through.
+
+    With `scales` it is the values that get small, so that derivatives are what they seem.
+    """
+
+    def __init__(self, scales, **kwargs):
+        super().__init__(**kwargs)
+        self.scales = scales
 
     def call(self, inputs):
-        return 0.1 * inputs
+        if self.scales:
+            return 0.1 * inputs
+        return 1e-6 * inputs + keras.ops.stop_gradient((1 - 1e-6) * inputs)
 
 
 @keras.saving.register_keras_serializable("test_sedona")
@@ -38,32 +47,31 @@ class Mute(LinearHead):
         return super().call(1e-6 * features)
 
 
-def planted():
+def planted(scales=False):
     """Units of which the first learns only if the cut is after the second.
 
-    The classes are told by the size of one of six numbers, which is lost in the first unit unless
-    that learns; its own output has a sign, so a linear head reads nothing there.
+    The classes are told by the size of one of three numbers, which is mixed with the others in the
+    first unit unless that learns; its own output has a sign, so a linear head reads nothing there.
     """
-    dense = keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(0.3, seed=3))
-    return [dense, Square(), Wall(), keras.layers.Dense(4)]
+    dense = keras.layers.Dense(1, kernel_initializer="ones")
+    return [dense, Square(), Wall(scales), keras.layers.Dense(4)]
 
 
 def planted_data(count=512):
-    x = np.random.default_rng(0).normal(size=(count, 6)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(count, 3)).astype("float32")
     return x, (np.abs(x[:, 2]) > 0.67).astype("int64")
 
 
 HEADS = [Mute(2, name="mute"), LinearHead(2, name="linear")]
 STRATEGIES = {
-    "halving": Halving(steps=100, learning_rate=0.05),
+    "halving": Halving(steps=40, learning_rate=0.05),
     "relaxed": Relaxed(40, 5, 20, 4, learning_rate=0.2, search_rate=0.1),
 }
 
 
 def found_by(strategy, seed=0):
-    return sedona(
-        planted(), *planted_data(), 2, LinearHead(2), HEADS, strategy, seed=seed, verbose=0
-    )
+    blocks = planted(scales=isinstance(strategy, Relaxed))
+    return sedona(blocks, *planted_data(), 2, LinearHead(2), HEADS, strategy, seed=seed, verbose=0)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -75,7 +83,6 @@ def test_the_planted_split_and_head_are_found(name):
         planted(), found.stage_sizes, found.heads, method="vangl", seed=0
     )
     assert model.num_stages == 2
-    assert found == found_by(STRATEGIES[name])
     assert len(repr(found)) < 100
     if name == "halving":
         # Three cuts with two heads each: six, three, two, and one is left.
@@ -84,6 +91,12 @@ def test_the_planted_split_and_head_are_found(name):
         assert found.held_out_loss == min(one.held_out_loss for one in found.tried[-2:])
     else:
         assert max(found.strengths) == found.strengths[1]
+        assert found == found_by(STRATEGIES[name])
+
+
+@pytest.mark.long
+def test_halving_finds_the_same_under_a_seed():
+    assert found_by(STRATEGIES["halving"]) == found_by(STRATEGIES["halving"])
 
 
 def small_network():
@@ -122,6 +135,7 @@ def test_relaxed_gradients_at_a_corner_are_those_of_stages():
     assert all(np.abs(one).max() > 0 for one in found[3][:2])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["dense", "resnet"])
 def test_the_gradient_of_the_search_is_that_of_finite_differences(kind):
     keras.config.set_floatx("float64")
@@ -155,6 +169,26 @@ def test_the_gradient_of_the_search_is_that_of_finite_differences(kind):
         assert float(tf.reduce_sum(gradients[place] * direction)) == pytest.approx(
             wanted, rel=1e-2, abs=1e-9
         )
+
+
+@pytest.mark.long
+def test_normalization_by_the_fused_kernel_has_the_second_gradient_of_keras_own():
+    found = []
+    rng = np.random.default_rng(1)
+    x, y = tf.constant(rng.normal(size=(32, 4, 4, 1)), "float32"), tf.constant(np.arange(32) % 3)
+    for normalization in (trgl.layers.BatchNormalization, keras.layers.BatchNormalization):
+        blocks = resnet(8, (4, 4, 1), (4, 4, 4), gain=1.0, normalization=normalization)
+        network = RelaxedNetwork(blocks, LinearHead(3), [LinearHead(3)], 0.01, (4, 4, 1), seed=0)
+        alpha = tf.zeros((2, 2))
+        with tf.GradientTape() as tape:
+            tape.watch(alpha)
+            values = network.start()
+            for _ in range(2):
+                values = network.step(*values, mixture_of(alpha, tf.zeros((2, 1))), x, y)
+            loss = network.judge(*values, x, y)
+        found.append(tape.gradient(loss, alpha).numpy())
+    assert np.abs(found[1]).max() > 1e-5
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-2, atol=1e-6)
 
 
 def test_groupings_are_all_cuts_of_the_grid_with_all_heads():
