@@ -258,6 +258,12 @@ EXAMPLES = {
         lambda: trgl.regularizers.KineticEnergy(0.5, name="energy"),
         "KineticEnergy(tau=0.5, name='energy')",
     ),
+    "search.Grouping": (
+        lambda: trgl.search.Grouping((1, 2), (0,), 0.25, (), (), ()),
+        "Grouping(stage_sizes=(1, 2), choices=(0,), held_out_loss=0.25)",
+    ),
+    "search.Halving": (lambda: trgl.search.Halving(50), None),
+    "search.Relaxed": (lambda: trgl.search.Relaxed(50), None),
     "splitting.Profile": (
         lambda: trgl.splitting.Profile(
             (1 / 3,) * 54, (0.1,) * 54, (8,) * 54, (4,) * 54, lambda start, end: 0

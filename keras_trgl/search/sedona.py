@@ -170,7 +170,7 @@ def sedona(
             `None`.
         strategy: `Halving`, `Relaxed`, or `"halving"`, `"relaxed"`. Defaults to `"halving"`.
         seed: int ≥ 0. Of weights, order, held-out data and candidates. Defaults to `0`.
-        verbose: int. 1 shows progress, 0 does not. Defaults to `1`.
+        verbose: int ≥ 0. 0 shows no progress. Defaults to `1`.
 
     Returns:
         `Grouping`.
