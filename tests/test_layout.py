@@ -25,7 +25,7 @@ SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying", "masks"},
     "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
-    "methods": {"method", "head_choice", "decoder", "depth_weights"},
+    "methods": {"method", "head_choice", "decoder", "delayed", "depth_weights"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {
@@ -172,12 +172,12 @@ def test_no_private_keras_or_tensorflow_import(path):
         assert not module.startswith(("keras.src", "tensorflow.python")), module
 
 
-TAPES = {"training/stage_step", "search/relaxed"}
-"""Training has one; the relaxed search differentiates through steps of training."""
+TAPES = {"training/stage_step", "training/linked_step", "search/relaxed"}
+"""Stages alone, stages with late gradients, and the search through steps of training."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_the_only_tapes_are_in_stage_step_and_the_relaxed_search(path):
+def test_tapes_are_in_few_files(path):
     if name_of(path) not in TAPES:
         assert "GradientTape" not in path.read_text(encoding="utf-8")
 
