@@ -258,7 +258,7 @@ def choose_exit_from(
         max_latency: float > 0, seconds, as in `choose_exit`. Defaults to `None`.
         max_depth: float ≥ 1, as in `choose_exit`. Defaults to `None`.
         target: float, 0 to 1, as in `choose_exit`. Defaults to `None`.
-        risk: float, above 0 and below 1, as in `choose_exit`. Defaults to `None`.
+        risk: float > 0 and < 1, as in `choose_exit`. Defaults to `None`.
         predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
         calibration: `Calibration`, or `None` for `Calibration()`. Its `batch_size` and `repeats`
             have no part here. Defaults to `None`.
