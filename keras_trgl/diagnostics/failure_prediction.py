@@ -41,8 +41,8 @@ def failure_prediction(
         verbose: as in `predict`. Defaults to `0`.
 
     Returns:
-        `DepthTable` with `right`, `mends`, 0 to 1 (NaN where all rows are alike, and for `mends`
-        at the last depth), and `wrong` and `mended`, the shares of rows, 0 to 1.
+        `DepthTable` with `right` and `mends`, 0 to 1, and `wrong` and `mended`, the shares of
+        rows, 0 to 1. NaN where all rows are alike, and at the last depth, which nothing mends.
 
     Raises:
         TypeError: a model without heads.

@@ -30,8 +30,8 @@ def monge_gap(
         data: array `(examples, …)`, or a tuple `(x, y)` of arrays.
         cuts: list of depths 1…K, or of names of layers of a plain model, the first of which is
             compared with the data; `None` is every depth. Defaults to `None`.
-        sample: int, 2 to 5000. Rows at most. Defaults to `1000`.
-        dimensions: int, 1 to 32. Axes to project to. Defaults to `32`.
+        sample: int ≥ 2, rows at most; 5000 are the limit. Defaults to `1000`.
+        dimensions: int in [1, 32]. Axes to project to. Defaults to `32`.
         seed: int ≥ 0. Seed of the rows. Defaults to `0`.
         batch_size: int ≥ 1, examples. Defaults to `256`.
         verbose: as in `predict`. Defaults to `0`.

@@ -125,7 +125,8 @@ def report(
             1000 of them. Defaults to `2000`.
         seed: int ≥ 0. Seed of rows and probes. Defaults to `0`.
         batch_size: int ≥ 1, examples. Defaults to `256`.
-        verbose: int. 1 shows a progress bar over the parts of the report. Defaults to `0`.
+        verbose: bool or int. Whether a progress bar counts the parts of the report. Defaults to
+            `0`.
 
     Returns:
         `pathlib.Path` of the page.

@@ -37,14 +37,15 @@ def similarity(
     Args:
         model: built `GreedyModel`, or a functional `keras.Model` with `cuts`. Rows of the table.
         data: array `(examples, …)`, or a tuple `(x, y)` of arrays; both models take it.
-        other: as `model`, a second one: columns of the table. `None` compares the first with
+        other: `keras.Model`, a second one: columns of the table. `None` compares the first with
             itself. Defaults to `None`.
         cuts: list of depths 1…K, or of names of layers of a plain model; `None` is every depth.
             Defaults to `None`.
         other_cuts: list likewise, of the second model. Defaults to `None`.
-        sample: int ≥ 4. Rows at most; an incomplete last batch is left out. Defaults to `2000`.
+        sample: int ≥ 4. Rows at most; what batches of one size leave over is left out. Defaults
+            to `2000`.
         seed: int ≥ 0. Seed of the rows. Defaults to `0`.
-        batch_size: int ≥ 4, examples of which kernels are made. Defaults to `256`.
+        batch_size: int ≥ 4, examples of which a kernel is made at most. Defaults to `256`.
         verbose: as in `predict`. Defaults to `0`.
 
     Returns:
@@ -86,7 +87,9 @@ def alike(seen: Seen, other: Seen | None = None) -> DepthTable:
         other: the same sample of another model, or `None`. Defaults to `None`.
     """
     rows = len(seen.sample.x)
-    size = min(seen.batch_size, rows)
+    # Batches of one size, as unequal ones would weigh rows unequally: few rows are left out.
+    batches = math.ceil(rows / seen.batch_size)
+    size = rows // batches
     if size < LEAST:
         raise ValueError(
             f"Similarity takes {LEAST} rows at least. Received: {rows}. Take a larger `sample`."
@@ -94,7 +97,6 @@ def alike(seen: Seen, other: Seen | None = None) -> DepthTable:
     second = seen if other is None else other
     sums = np.zeros((len(seen.depths), len(second.depths)))
     own, others = np.zeros(len(seen.depths)), np.zeros(len(second.depths))
-    batches = rows // size
     bar = keras.utils.Progbar(batches, verbose=1 if seen.verbose else 0)
     for start in range(0, batches * size, size):
         left = _kernels(seen, slice(start, start + size))
@@ -107,7 +109,7 @@ def alike(seen: Seen, other: Seen | None = None) -> DepthTable:
     values = np.divide(sums, scale, out=np.full_like(sums, math.nan), where=scale > 0)
     about = seen.about(
         features="flattened",
-        estimate=f"linear CKA, unbiased, {batches} batches of {size} rows",
+        estimate=f"linear CKA, unbiased, {batches} batch{'es' * (batches > 1)} of {size} rows",
     )
     about["axes"] = tuple(f"depth of {one.view.model.name}" for one in (seen, second))
     if other is not None:

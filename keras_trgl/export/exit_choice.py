@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, check_integer, needed
+from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
+from keras_trgl.plot.exits import exits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
@@ -56,31 +57,21 @@ class ExitChoice:
         points = len(next(iter(self.curve.values()), ()))
         return shown(self, depth=self.depth, **rounded, curve=Words(f"{points} points"))
 
-    def plot(self, path: Any) -> None:
-        """Draw accuracy over mean depth, threshold by threshold, with the single depths.
+    def plot(self, path: Any = None, subject: str | None = None) -> Any:
+        """Draw accuracy over time and over mean depth, threshold by threshold; see `plot.exits`.
 
         Args:
-            path: str or path of the picture; its ending says the format.
+            path: str or path of the picture; its ending says the format. `None` writes none.
+                Defaults to `None`.
+            subject: str. Data set and model for the title. Defaults to `None`.
+
+        Returns:
+            `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        figures = needed("matplotlib.figure", "plot", "A picture")
-        figure = figures.Figure(figsize=(9.6, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(self.curve["mean_depth"], self.curve["accuracy"], label="confident exit")
-        left.plot(range(1, len(self.accuracy) + 1), self.accuracy, "o", label="depth k alone")
-        left.set_xlabel("mean depth")
-        left.set_ylabel("accuracy on held-out data")
-        left.legend()
-        right.plot(self.curve["threshold"], self.curve["mean_depth"], color="C2")
-        right.set_xlabel("threshold")
-        right.set_ylabel("mean depth")
-        if self.thresholds:
-            right.axvline(self.thresholds[0], linestyle="--", color="0.5")
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-        figure.savefig(path, dpi=130)
+        return exits(self, subject, path)
 
 
 @public
@@ -145,8 +136,8 @@ def choose_exit(
     right = np.stack([_classes(one) == labels for one in found])
     sure = np.stack([np.asarray(confidence(tf.constant(one), predictions)) for one in found])
     depths = range(1, len(found) + 1)
-    exits = Exits(stages, heads, shape, Inputs(), Outputs(predictions), depths)
-    latency = _latencies(exits, np.resize(x, (batch_size, *exits.spec.shape[1:])), repeats)
+    traced = Exits(stages, heads, shape, Inputs(), Outputs(predictions), depths)
+    latency = _latencies(traced, np.resize(x, (batch_size, *traced.spec.shape[1:])), repeats)
     accuracy = right.mean(1)
     curve = _curve(right, sure, latency)
     bound = accuracy[-1] - bound if goal == "max_drop" else bound

@@ -22,13 +22,14 @@ def accuracy_by_depth(
     """Draw the accuracy of every depth.
 
     Args:
-        models: built `GreedyModel`; or dict of name to a `GreedyModel`, or to a list of
+        models: `GreedyModel`, built; or dict of name to a `GreedyModel`, or to a list of
             accuracies, 0 to 1, of depths 1…K. What has one depth alone is a dashed line.
         data: tuple `(x, y)` of arrays, `(examples, …)` and class indices or one-hot labels, that
             models are judged by. Defaults to `None`.
         subject: str. Data set and model for the title, as in `"digits, ResNet-26"`. `None` is the
             name of a single model. Defaults to `None`.
-        axes: `matplotlib.axes.Axes` to draw into, or `None` for a new figure. Defaults to `None`.
+        axes: `Axes` of matplotlib to draw into, or `None` for a new figure. Defaults to
+            `None`.
         path: str or path of the picture; its ending says the format. `None` writes none. Defaults
             to `None`.
 

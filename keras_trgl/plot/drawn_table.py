@@ -34,6 +34,8 @@ def drawn_table(table: Any, subject: Any, path: Any) -> Any:
             panel.plot(x, table.columns[name], color=color_of(place), label=name, **style)
         x_label = f"{table.index_name} k" if table.index_name == "depth" else table.index_name
         dressed(panel, x_label, unit, whole=numbered)
+        # All rows have their place, whether there is a number or none.
+        panel.set_xlim(x[0] - 0.3, x[-1] + 0.3)
         if not numbered:
             panel.set_xticks(x, [str(one) for one in table.index], rotation=30, ha="right")
     return finished(figure, table.title, subject, path)

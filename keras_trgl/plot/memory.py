@@ -27,11 +27,12 @@ def memory(
     - Of a dict of names to bytes: a bar for each, as of what `measure_peak` gave.
 
     Args:
-        what: built `GreedyModel`, `Plan`, or dict of str to int, bytes.
+        what: `GreedyModel`, built, `Plan`, or dict of str to int, bytes.
         batch_size: int ≥ 1, examples; needed for a model. Defaults to `None`.
         subject: str. Data set and model for the title, as in `"digits, ResNet-26"`. `None` is the
             model's name. Defaults to `None`.
-        axes: `matplotlib.axes.Axes` to draw into, or `None` for a new figure. Defaults to `None`.
+        axes: `Axes` of matplotlib to draw into, or `None` for a new figure. Defaults to
+            `None`.
         path: str or path of the picture; its ending says the format. `None` writes none. Defaults
             to `None`.
 
