@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.plot.drawn_table import drawn_table
+from keras_trgl.recording import short
 from keras_trgl.registration import public
+
+SHOWN = 4
+"""Columns, and numbers of each, that `repr` shows."""
 
 
 @public
@@ -16,7 +20,7 @@ from keras_trgl.registration import public
 class DepthTable:
     """Numbers with a row per depth, epoch, or layer, and what they were made of.
 
-    `table["column"]` gives a column as an array; `repr` prints all.
+    `table["column"]` gives a column as an array; `print(table)` shows all of it.
 
     Args:
         title: str. What the numbers are.
@@ -33,6 +37,8 @@ class DepthTable:
         >>> from keras_trgl.diagnostics import DepthTable
         >>> table = DepthTable("Accuracy", (1, 2), {"probe": (0.5, 0.75)}, {}, {"model": "net"})
         >>> table
+        DepthTable('Accuracy', depth=(1, 2), probe=(0.5, 0.75))
+        >>> print(table)
         Accuracy
         depth   probe
         1      0.5000
@@ -58,6 +64,15 @@ class DepthTable:
         return np.array(self.columns[column], np.float64)
 
     def __repr__(self) -> str:
+        shown = [f"{self.index_name}={short(self.index)}"]
+        for name, numbers in list(self.columns.items())[:SHOWN]:
+            shown.append(f"{name}={short(tuple(float(f'{one:.3g}') for one in numbers[:SHOWN]))}")
+            shown[-1] = shown[-1].replace(")", ", …)") if len(numbers) > SHOWN else shown[-1]
+        if len(self.columns) > SHOWN:
+            shown.append(f"… {len(self.columns)} columns")
+        return f"DepthTable({self.title!r}, {', '.join(shown)})"
+
+    def __str__(self) -> str:
         header = [self.index_name, *self.columns]
         rows = [[str(name), *map(shown_number, row)] for name, row in self.rows()]
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

@@ -26,7 +26,7 @@ def history_by_stage(history: Any) -> DepthTable:
     Example:
         >>> from keras_trgl.diagnostics import history_by_stage
         >>> logs = {"loss": [1.0, 0.5], "stage_2_loss": [1.0, 0.5], "stage_1_loss": [2.0, 1.0]}
-        >>> history_by_stage(logs)
+        >>> print(history_by_stage(logs))
         history by stage
         epoch  stage_1_loss  stage_2_loss
         1            2.0000        1.0000

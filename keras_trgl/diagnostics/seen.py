@@ -314,7 +314,8 @@ def check_finite(arrays: dict[str, Any], names: dict[int, Any]) -> None:
     Raises:
         ValueError: some are not.
     """
-    for key, values in arrays.items():
+    # Of what one fault makes the first is told: what goes in, what comes out, what is made of it.
+    for key, values in sorted(arrays.items(), key=lambda one: _order(one[0])):
         name, _, depth = key.rpartition("_")
         # A displacement is NaN on purpose where there is nothing to divide by.
         if name == "displacement":
@@ -328,6 +329,12 @@ def check_finite(arrays: dict[str, Any], names: dict[int, Any]) -> None:
                 f"{names[int(depth)]}, in {int(bad.sum())} of {len(bad)} rows. Look at the "
                 "data, and at the rate of training."
             )
+
+
+def _order(key: str) -> tuple[int, int]:
+    name, _, depth = key.rpartition("_")
+    order = ("origin", "vectors", "features", "prediction", "energy", "displacement")
+    return int(depth), order.index(name)
 
 
 def check_predictions(kind: str, predictions: Any) -> None:
