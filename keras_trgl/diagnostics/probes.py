@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_trgl.types import Tensor
 
-BATCH = 64
+BATCH = (16, 64)
+"""Rows of a step at least and at most; between them an eighth of what there is to learn from."""
+
 RATE = 3e-3
 PATIENCE = 10
 STOPPING = 0.2
@@ -69,9 +71,10 @@ class Probing:
         best = _BestOfEach(together.nets)
         together.fit(
             *_rows(probes, self.learn),
-            batch_size=BATCH,
+            batch_size=int(np.clip(len(self.learn) // 8, *BATCH)),
             epochs=self.epochs,
             validation_data=_rows(probes, self.stop),
+            validation_batch_size=256,
             # Rows are mixed already; Keras would draw from the global seed.
             shuffle=False,
             callbacks=[best],

@@ -1,6 +1,7 @@
 """What diagnostics give and take: tables, samples, models of both kinds, and what they refuse."""
 
 import csv
+import sys
 
 import keras
 import numpy as np
@@ -316,3 +317,13 @@ def test_a_mistake_is_told_in_one_sentence_with_the_way_out(mistake):
     text = str(caught.value)
     assert "Received" in text or "must" in text
     assert len(text.splitlines()) <= 5
+
+
+@pytest.mark.parametrize(
+    ("find", "module"),
+    [(D.separability, "sklearn.linear_model"), (D.wasserstein, "scipy.optimize")],
+)
+def test_without_the_packages_the_extra_is_named(find, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"pip install keras-trgl\[analysis\]"):
+        find(net(), (X, Y))
