@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -58,7 +59,25 @@ class View:
         """
         check_integer("batch_size", batch_size, 1)
         seer = SeenByDepth(self.walk, wants, depths)
-        return dict(self.call(seer.predict, x, batch_size=batch_size, verbose=verbose))
+        bar = keras.utils.Progbar(math.ceil(len(x) / batch_size), verbose=1 if verbose else 0)
+        parts: dict[str, list[Any]] = {}
+        for start in range(0, len(x), batch_size):
+            for name, values in self.batch(seer, x[start : start + batch_size]).items():
+                parts.setdefault(name, []).append(values)
+            bar.add(1)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def batch(self, seer: SeenByDepth, x: Any) -> dict[str, Any]:
+        """Give what is seen of one batch, in NumPy arrays.
+
+        Args:
+            seer: what sees.
+            x: array, `(batch, …)`.
+        """
+        # Eagerly: a few batches are done before a function of a deep network is traced, and
+        # TensorFlow warns of many traces.
+        found = self.call(seer, x, training=False)
+        return {name: keras.ops.convert_to_numpy(values) for name, values in found.items()}
 
     def call(self, function: Any, *args: Any, **names: Any) -> Any:
         """Call what runs on the stages' devices, which may be lost."""
@@ -192,10 +211,7 @@ class Seen:
             rows: of the sample.
         """
         x = self.sample.x[rows]
-        # One model, traced once, for all batches and for all who ask: short ones are filled up.
-        full = np.resize(x, (min(self.batch_size, len(self.sample.x)), *x.shape[1:]))
-        found = self.view.call(self._seer.predict_on_batch, full)
-        found = {name: np.asarray(values)[: len(x)] for name, values in found.items()}
+        found = self.view.batch(self._seer, x)
         check_finite(found, self.view.names)
         return {depth: found[f"features_{depth}"] for depth in self.depths}
 

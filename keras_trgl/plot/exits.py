@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_trgl.plot.style import COLORS, GREY, dressed, finished, panels
+from keras_trgl.plot.style import COLORS, dressed, finished, panels
 from keras_trgl.registration import public
 
 
@@ -26,33 +26,31 @@ def exits(choice: Any, subject: str | None = None, path: Any = None) -> Any:
 
     Example:
         >>> import keras_trgl as trgl
-        >>> curve = {"threshold": (0.0, 1.1), "accuracy": (0.8, 0.9), "mean_depth": (1.0, 2.0),
-        ...          "mean_latency": (0.001, 0.002)}
+        >>> curve = {"thresholds": ((0.0,), (1.1,)), "accuracy": (0.8, 0.9),
+        ...          "mean_depth": (1.0, 2.0), "mean_latency": (0.001, 0.002)}
         >>> choice = trgl.export.ExitChoice(2, (1.1,), (0.8, 0.9), (0.001, 0.002), curve)
         >>> [one.get_xlabel() for one in trgl.plot.exits(choice).axes]
-        ['mean time of a call, ms', 'mean depth', 'threshold of confidence']
+        ['mean time of a call, ms', 'mean depth']
     """
     if not all(hasattr(choice, name) for name in ("curve", "thresholds", "latency", "accuracy")):
         raise TypeError(
             f"`choice` must be an `ExitChoice`. Received: {choice!r}. `export.choose_exit(model, "
             "data, max_drop=0.01)` gives one."
         )
-    figure, (time, depth, threshold) = panels(3, across=3)
-    curve = {name: list(values) for name, values in choice.curve.items()}
-    accuracy = [100 * value for value in curve["accuracy"]]
+    figure, axes = panels(2)
+    accuracy = [100 * value for value in choice.curve["accuracy"]]
     alone = [100 * value for value in choice.accuracy]
-    times = [1e3 * value for value in curve["mean_latency"]]
-    of_depths = [1e3 * value for value in choice.latency]
-    for panel, x, points in (
-        (time, times, of_depths),
-        (depth, curve["mean_depth"], range(1, len(alone) + 1)),
-    ):
+    place = choice.curve["thresholds"].index(choice.thresholds)
+    sides = (
+        ("mean_latency", "mean time of a call, ms", 1e3, choice.latency),
+        ("mean_depth", "mean depth", 1.0, range(1, len(alone) + 1)),
+    )
+    for panel, (name, label, unit, depths) in zip(axes, sides, strict=True):
+        x = [unit * one for one in choice.curve[name]]
         panel.plot(x, accuracy, color=COLORS[0], label="confident exit")
-        panel.plot(points, alone, "o", color=COLORS[1], label="depth k alone")
-    threshold.plot(curve["threshold"], curve["mean_depth"], color=COLORS[2])
-    if choice.thresholds:
-        threshold.axvline(choice.thresholds[0], linestyle="--", color=GREY)
-    dressed(time, "mean time of a call, ms", "accuracy on held-out data, %")
-    dressed(depth, "mean depth", "accuracy on held-out data, %")
-    dressed(threshold, "threshold of confidence", "mean depth")
+        panel.plot(
+            [unit * one for one in depths], alone, "o", color=COLORS[1], label="depth k alone"
+        )
+        panel.plot(x[place], accuracy[place], "k*", ms=12, label="chosen")
+        dressed(panel, label, "accuracy on held-out data, %")
     return finished(figure, "early exit", subject, path)

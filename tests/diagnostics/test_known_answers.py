@@ -94,7 +94,9 @@ def test_information_of_a_separable_mixture_is_its_entropy(model_of):
     y = np.arange(240) % 3
     x = rng.normal(size=(240, 4)).astype("float32")
     x[np.arange(240), y] += 12.0
-    found = diagnostics.information(model_of([keras.layers.Identity()], 4, units=3), (x, y), epochs=30)
+    found = diagnostics.information(
+        model_of([keras.layers.Identity()], 4, units=3), (x, y), epochs=30
+    )
     assert found["label"][0] == pytest.approx(math.log(3), rel=0.05)
     assert found["label"][0] <= math.log(3)
     assert found["accuracy"][0] > 0.98

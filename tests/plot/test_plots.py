@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 plot = trgl.plot
 X, Y = np.random.default_rng(0).normal(size=(24, 8, 8, 4)).astype("float32"), np.arange(24) % 3
 CURVE = {
-    "threshold": (0.0, 0.5, 1.1),
+    "thresholds": ((0.0,), (0.5,), (1.1,)),
     "accuracy": (0.8, 0.85, 0.9),
     "mean_depth": (1.0, 1.5, 2.0),
     "mean_latency": (0.001, 0.0015, 0.002),
@@ -107,11 +107,12 @@ def test_memory_that_was_measured_has_a_bar_each():
 
 def test_exits_are_drawn_over_time_and_depth(tmp_path):
     figure = CHOICE.plot(tmp_path / "exits.png", subject="noise, net")
-    time, depth, threshold = figure.axes
+    time, depth = figure.axes
     assert list(time.lines[0].get_xdata()) == pytest.approx([1.0, 1.5, 2.0])
     assert list(depth.lines[1].get_ydata()) == pytest.approx([80.0, 90.0])
     assert time.get_xlabel() == "mean time of a call, ms"
-    assert threshold.get_ylabel() == "mean depth"
+    assert time.lines[2].get_xdata() == pytest.approx([1.5])
+    assert labels_of(time) == ["confident exit", "depth k alone", "chosen"]
     assert title_of(figure) == "noise, net: early exit"
     assert (tmp_path / "exits.png").read_bytes().startswith(b"\x89PNG")
 
