@@ -3,12 +3,14 @@
 from keras_trgl import architectures as architectures
 from keras_trgl import callbacks as callbacks
 from keras_trgl import datasets as datasets
+from keras_trgl import diagnostics as diagnostics
 from keras_trgl import distribute as distribute
 from keras_trgl import export as export
 from keras_trgl import heads as heads
 from keras_trgl import layers as layers
 from keras_trgl import losses as losses
 from keras_trgl import methods as methods
+from keras_trgl import plot as plot
 from keras_trgl import recipes as recipes
 from keras_trgl import regimes as regimes
 from keras_trgl import regularizers as regularizers

@@ -74,6 +74,14 @@ EXAMPLES = {
         lambda: trgl.callbacks.MultiplierUpdate(h=1.0, s=50, initial=2.0),
         "MultiplierUpdate(h=1.0, s=50, initial=2.0)",
     ),
+    "callbacks.WatchStages": (
+        lambda: trgl.callbacks.WatchStages(np.zeros((40, 3)), every=2),
+        "WatchStages(data=40 rows, every=2)",
+    ),
+    "diagnostics.DepthTable": (
+        lambda: trgl.diagnostics.DepthTable("T", (1,), {"a": (0.5,)}, {}, {"rows": 4}),
+        "DepthTable('T', depth=(1,), a=(0.5,))",
+    ),
     "datasets.BatchStream": (
         lambda: trgl.datasets.BatchStream(
             np.zeros((6, 8, 8, 1), "uint8"), np.zeros(6), batch_size=4, transform=unaugmented

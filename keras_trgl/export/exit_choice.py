@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, needed
+from keras_trgl.checks import check_choice
 from keras_trgl.export.calibration import Calibration, checked, parts
 from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
 from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
@@ -20,6 +20,7 @@ from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import shared_path, threshold_path
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
+from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
@@ -120,35 +121,21 @@ class ExitChoice:
         curve = curve_of(right, sure, self.latency, path)
         return {"thresholds": path} | {name: tuple(map(float, v)) for name, v in curve.items()}
 
-    def plot(self, path: Any) -> None:
-        """Draw accuracy over mean depth, and over mean time, with the single depths.
+    def plot(self, path: Any = None, subject: str | None = None) -> Any:
+        """Draw accuracy over mean depth and mean time, with the single depths; see `plot.exits`.
 
         Args:
-            path: str or path of the picture; its ending says the format.
+            path: str or path of the picture; its ending says the format. `None` writes none.
+                Defaults to `None`.
+            subject: str. Data set and model for the title. Defaults to `None`.
+
+        Returns:
+            `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        figures = needed("matplotlib.figure", "plot", "A picture")
-        figure = figures.Figure(figsize=(9.6, 3.4), layout="constrained")
-        place = self.curve["thresholds"].index(self.thresholds)
-        depths = range(1, len(self.accuracy) + 1)
-        sides = {
-            "mean_depth": ("mean depth", 1.0, depths),
-            "mean_latency": ("mean time of a call, ms", 1e3, self.latency),
-        }
-        for axes, (name, (label, unit, alone)) in zip(
-            figure.subplots(1, 2, sharey=True), sides.items(), strict=True
-        ):
-            x = [unit * one for one in self.curve[name]]
-            axes.plot(x, self.curve["accuracy"], label="confident exit")
-            axes.plot([unit * one for one in alone], self.accuracy, "o", label="depth k alone")
-            axes.plot(x[place], self.curve["accuracy"][place], "*", ms=12, label="chosen")
-            axes.set_xlabel(label)
-            axes.grid(alpha=0.3)
-        figure.axes[0].set_ylabel("accuracy on held-out data")
-        figure.axes[0].legend()
-        figure.savefig(path, dpi=130)
+        return draw_exits(self, subject, path)
 
 
 @public
