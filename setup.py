@@ -14,7 +14,7 @@ EXTRAS = {
     "data": ["tensorflow-datasets"],
     "vision": ["keras-cv==0.9.0", "keras-hub"],
     "plot": ["matplotlib"],
-    "analysis": ["scipy", "scikit-learn", "POT"],
+    "analysis": ["scipy", "scikit-learn"],
     "serving": ["tensorflow-serving-api"],
     "litert": ["ai-edge-litert"],
     "onnx": ["tf2onnx", "onnx", "onnxruntime"],
