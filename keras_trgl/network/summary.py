@@ -10,6 +10,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.layers.chain import output_shape
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.part import Part
+from keras_trgl.network.pieces import pieces_of
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
@@ -131,17 +132,18 @@ def counted_bytes(
             "Bytes are told once the model is built. Received: an unbuilt model. Call it on data "
             "or `model.build(input_shape)` first."
         )
+    # A model that was cut has a block per stage, of which remat makes the units anew.
+    blocks = [pieces_of(part.stage.blocks) for part in network.parts]
     heads: list[Any] = []
-    for part in network.parts:
-        heads += [*[None] * (len(part.stage.blocks) - 1), part.head]
+    for part, own in zip(network.parts, blocks, strict=True):
+        heads += [*[None] * (len(own) - 1), part.head]
     reduction = next((s.energy_reduction for s in network.stages if s.energy_reduction), None)
     optimizer = optimizers[0] if optimizers else None
-    counted = NetworkBytes(
-        network.blocks, heads, tuple(shape[1:]), batch_size, optimizer, reduction
-    )
+    row = [block for own in blocks for block in own]
+    counted = NetworkBytes(row, heads, tuple(shape[1:]), batch_size, optimizer, reduction)
     remat = settings.get("remat", False)
     way = WayToTrain(
-        tuple(len(stage.blocks) for stage in network.stages),
+        tuple(map(len, blocks)),
         settings.get("micro_batches", 1),
         int(remat) if remat else None,
     )

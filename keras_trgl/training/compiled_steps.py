@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
+from keras_trgl.network.pieces import pieces_of
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
@@ -81,7 +82,8 @@ class CompiledSteps:
         if network is None:
             return
         length = segment_length(remat)
-        tell_of_no_use(length, [len(stage.blocks) for stage in network.stages])
+        if length is not None:
+            tell_of_no_use(length, [len(pieces_of(stage.blocks)) for stage in network.stages])
         own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):

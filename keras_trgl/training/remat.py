@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.masks import mask_of, with_mask
 from keras_trgl.layers.stage import InTraining, run_blocks
+from keras_trgl.network.pieces import pieces_of
 from keras_trgl.types import Tensor
 
 
@@ -54,7 +55,8 @@ def rematerialized(call: Callable[..., Any], states: Sequence[Any]) -> Callable[
 class Remat:
     """Runs a stage's blocks so that the backward pass makes their activations anew.
 
-    The last blocks are run once: their activations are asked for at once.
+    The last blocks are run once: their activations are asked for at once. Of a stage that is a
+    part of a user's model each unit is a block.
 
     Args:
         length: int ≥ 1. Blocks between two tensors that are kept.
@@ -62,12 +64,13 @@ class Remat:
 
     def __init__(self, length: int) -> None:
         self.length = length
+        self._pieces: dict[tuple[int, ...], tuple[Sequence[Any], list[Any]]] = {}
 
     def __call__(
         self, blocks: Sequence[Any], x: Tensor, reduction: str | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Give features and energies, as `run_blocks` does."""
-        energies: list[Tensor] = []
+        blocks, energies = self._in_pieces(blocks), list[Tensor]()
         last = len(blocks) - self.length
         for start in range(0, len(blocks), self.length):
             segment = blocks[start : start + self.length]
@@ -77,6 +80,14 @@ class Remat:
             x, found = run(segment, x, reduction)
             energies += found
         return x, energies
+
+    def _in_pieces(self, blocks: Sequence[Any]) -> list[Any]:
+        """Give blocks with parts in pieces, made once: steps that are not traced come again."""
+        place = tuple(map(id, blocks))
+        if place not in self._pieces:
+            # The blocks are held too, so that their identity is nobody else's.
+            self._pieces[place] = (list(blocks), pieces_of(blocks))
+        return self._pieces[place][1]
 
 
 def _run_segment(
@@ -138,17 +149,17 @@ def segment_length(remat: Any) -> int | None:
     return int(remat)
 
 
-def tell_of_no_use(length: int | None, sizes: Sequence[int]) -> None:
+def tell_of_no_use(length: int, sizes: Sequence[int]) -> None:
     """Warn where no stage has blocks that are made anew.
 
     Args:
-        length: blocks between two tensors that are kept, or `None` for no remat.
+        length: blocks between two tensors that are kept.
         sizes: list of K ints, blocks per stage.
     """
-    if length is not None and max(sizes) <= length:
+    if max(sizes) <= length:
         warnings.warn(
             "`remat` makes a stage's blocks anew, but for the last of them. Received: "
             f"remat={length} with at most {max(sizes)} blocks in a stage, where it saves nothing. "
-            "Take fewer stages, or leave it out; a stage cut from a model is one block.",
+            "Take fewer stages, or leave it out. A block of a model that was cut is a unit.",
             stacklevel=6,
         )
