@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.masks import mask_of, with_mask
+from keras_trgl.network.rows import row_of_layers
 from keras_trgl.types import Shape, Tensor
 
 
@@ -230,10 +231,13 @@ def _write_out(
         return known[id(one)] if keras.utils.is_keras_tensor(one) else one
 
     for operation, args, kwargs, outputs in graph_calls(graph):
+        row = row_of_layers(operation, args, kwargs, graph_calls)
         args, kwargs = keras.tree.map_structure(value_of, (args, kwargs))
         here = (*path, operation.name)
         given = _nested_inputs(operation, args, kwargs)
-        if given is not None:
+        if row is not None:
+            made = _write_out(row, keras.tree.flatten(args), calls, here)
+        elif given is not None:
             made = _write_out(operation, _cast(operation, given, calls, here), calls, here)
         else:
             made = [
