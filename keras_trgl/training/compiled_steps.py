@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
+from keras_trgl.network.part import Part
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
@@ -46,7 +47,12 @@ def _symbolic(spec: Any) -> Any:
 
 
 def _symbolic_features(step: StageStep, shape: Shape) -> Any:
-    return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
+    first = step.stage.blocks[0]
+    if isinstance(first, Part) and first.passes_several:
+        return keras.tree.map_structure(
+            lambda one: keras.KerasTensor(one.shape, one.dtype), first.stretch.given
+        )
+    return keras.KerasTensor(shape, first.compute_dtype)
 
 
 class CompiledSteps:
