@@ -94,6 +94,29 @@ def output_shape(layer: Any, shape: Shape) -> Shape:
     return tuple(asked.compute_output_spec(_symbolic(asked, shape)).shape)
 
 
+def as_shapes(shapes: Any) -> Any:
+    """Give a shape, or a structure of shapes, as no list at its top: files have lists."""
+    return tuple(shapes) if isinstance(shapes, list) else shapes
+
+
+def flat_shapes(shapes: Any) -> list[Shape]:
+    """Give the shapes in a structure of them, in the order in which Keras takes tensors.
+
+    Args:
+        shapes: shape, or list, tuple or dict of shapes.
+    """
+    if isinstance(shapes, dict):
+        shapes = [shapes[key] for key in sorted(shapes)]
+    elif not shapes or not isinstance(shapes[0], (tuple, list, dict)):
+        return [tuple(shapes)]
+    return [one for inner in shapes for one in flat_shapes(inner)]
+
+
+def main_shape(shapes: Any) -> Shape:
+    """Give the first shape of a structure of them, the one that heads see."""
+    return flat_shapes(shapes)[0]
+
+
 def _symbolic(layer: Any, shape: Shape) -> keras.KerasTensor:
     """Give a symbolic input of the type that a layer takes, as far as it tells."""
     return keras.KerasTensor(shape, dtype=layer.input_dtype or keras.config.floatx())

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_trgl.layers.chain import (
     as_layers,
+    as_shapes,
     build_chain,
     call_chain,
     chain_output_shape,
@@ -117,9 +118,9 @@ class Stage(Recorded, keras.layers.Layer):
         """The units whose energy counts, in order."""
         return [unit for block in self.blocks for unit in residual_units(block)]
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Build every block for inputs of this shape, batch axis included."""
-        build_chain(self.blocks, tuple(input_shape))
+        build_chain(self.blocks, as_shapes(input_shape))
         if self.regularizer is not None and not self.regularizer.built:
             self.regularizer.build(None)
 
@@ -176,9 +177,19 @@ class Stage(Recorded, keras.layers.Layer):
 
     compute_mask = hands_on
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the features' shape; needs nothing built."""
-        return chain_output_shape(self.blocks, tuple(input_shape))
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Give the features' shape, or a tuple of shapes; needs nothing built."""
+        return chain_output_shape(self.blocks, as_shapes(input_shape))
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        """Give the features as symbolic tensors; of several each has a type of its own."""
+        if not isinstance(inputs, (tuple, list, dict)) and not any(
+            getattr(block, "passes_several", False) for block in self.blocks
+        ):
+            return super().compute_output_spec(inputs, **kwargs)
+        for block in self.blocks:
+            inputs = block.compute_output_spec(inputs)
+        return inputs
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration, blocks included; the regulariser is the model's to give."""

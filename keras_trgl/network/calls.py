@@ -103,11 +103,13 @@ class Flat:
         inputs: list of `Value`, flat.
         outputs: list of `Value`, flat.
         calls: list of `Call`.
+        structure: what the model is called on, `Value`s for tensors; `None` of a stretch of calls.
     """
 
     inputs: list[Value]
     outputs: list[Value]
     calls: list[Call]
+    structure: Any = None
 
     def run(
         self,
@@ -179,7 +181,7 @@ def flat_calls(graph: keras.Model) -> Flat:
     for call in calls:
         for value in call.outputs:
             value.name = call.name
-    return Flat(inputs, outputs, calls)
+    return Flat(inputs, outputs, calls, keras.tree.pack_sequence_as(graph.input, inputs))
 
 
 def is_plain(model: Any) -> bool:

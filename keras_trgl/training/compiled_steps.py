@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
-from keras_trgl.network.pieces import pieces_of
+from keras_trgl.network.part import Part
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
@@ -47,7 +47,12 @@ def _symbolic(spec: Any) -> Any:
 
 
 def _symbolic_features(step: StageStep, shape: Shape) -> Any:
-    return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
+    first = step.stage.blocks[0]
+    if isinstance(first, Part) and first.passes_several:
+        return keras.tree.map_structure(
+            lambda one: keras.KerasTensor(one.shape, one.dtype), first.stretch.given
+        )
+    return keras.KerasTensor(shape, first.compute_dtype)
 
 
 class CompiledSteps:
@@ -82,8 +87,10 @@ class CompiledSteps:
         if network is None:
             return
         length = segment_length(remat)
-        if length is not None:
-            tell_of_no_use(length, [len(pieces_of(stage.blocks)) for stage in network.stages])
+        remat_by = None if length is None else Remat(length)
+        if remat_by is not None:
+            sizes = [len(remat_by.pieces(stage.blocks)) for stage in network.stages]
+            tell_of_no_use(remat_by.length, sizes)
         own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
         placement, method = network.placement, network.method
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
@@ -96,7 +103,7 @@ class CompiledSteps:
                     StageStep(
                         *(k + 1, part, exit_model, optimizer, method, told, device),
                         micro_batches=micro_batches,
-                        remat=None if length is None else Remat(length),
+                        remat=remat_by,
                     )
                 )
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.masks import mask_of, with_mask
 from keras_trgl.layers.stage import InTraining, run_blocks
+from keras_trgl.network.passing import apart, together
 from keras_trgl.network.pieces import pieces_of
 from keras_trgl.types import Tensor
 
@@ -67,22 +68,28 @@ class Remat:
         self._pieces: dict[tuple[int, ...], tuple[Sequence[Any], list[Any]]] = {}
 
     def __call__(
-        self, blocks: Sequence[Any], x: Tensor, reduction: str | None
-    ) -> tuple[Tensor, list[Tensor]]:
+        self, blocks: Sequence[Any], x: Any, reduction: str | None
+    ) -> tuple[Any, list[Tensor]]:
         """Give features and energies, as `run_blocks` does."""
-        blocks, energies = self._in_pieces(blocks), list[Tensor]()
+        blocks, energies = self.pieces(blocks), list[Tensor]()
         last = len(blocks) - self.length
         for start in range(0, len(blocks), self.length):
             segment = blocks[start : start + self.length]
             # What has no gradient, as token ids, cannot be what a second run waits for.
-            plain = start >= last or not keras.backend.is_float_dtype(x.dtype.name)
+            plain = start >= last or not any(map(_is_float, keras.tree.flatten(x)))
             run = run_blocks if plain else _run_segment
             x, found = run(segment, x, reduction)
             energies += found
         return x, energies
 
-    def _in_pieces(self, blocks: Sequence[Any]) -> list[Any]:
-        """Give blocks with parts in pieces, made once: steps that are not traced come again."""
+    def pieces(self, blocks: Sequence[Any]) -> list[Any]:
+        """Give blocks with parts of a model in pieces.
+
+        They are made once: steps that are not traced come again and again.
+
+        Args:
+            blocks: list of layers.
+        """
         place = tuple(map(id, blocks))
         if place not in self._pieces:
             # The blocks are held too, so that their identity is nobody else's.
@@ -90,31 +97,82 @@ class Remat:
         return self._pieces[place][1]
 
 
-def _run_segment(
-    blocks: Sequence[Any], x: Tensor, reduction: str | None
-) -> tuple[Tensor, list[Tensor]]:
-    """Run some blocks so that only their input is kept."""
-    mask, type_, masks = mask_of(x), x.dtype, list[bool]()
+def _is_float(x: Any) -> bool:
+    return bool(keras.backend.is_float_dtype(x.dtype.name))
 
-    def run(x: Tensor) -> tuple[Tensor, ...]:
+
+def _run_segment(
+    blocks: Sequence[Any], x: Any, reduction: str | None
+) -> tuple[Any, list[Tensor]]:
+    """Run some blocks so that only what comes in is kept."""
+    came, told = keras.tree.flatten(x), list[_Left]()
+    floats = [place for place, one in enumerate(came) if _is_float(one)]
+
+    def run(given: Any) -> tuple[Tensor, ...]:
         before = [len(block.losses) for block in blocks]
-        features, energies = run_blocks(blocks, x, reduction)
+        features, energies = run_blocks(blocks, given, reduction)
         _check_losses(blocks, before)
-        left = mask_of(features)
-        masks.append(left is not None)
-        # A mask is an attribute of a tensor, which does not come out of what runs twice.
-        return (features, *energies, *([] if left is None else [tf.cast(left, type_)]))
+        left = _Left(features, came, len(energies))
+        told.append(left)
+        return (*left.floats, *energies, *left.others)
 
     segment = InTraining(run)
     states = {id(v): v for block in blocks for v in block.variables if not v.trainable}
-    call = rematerialized(
-        lambda x: segment(with_mask(x, mask), training=True), list(states.values())
-    )
-    features, *rest = call(tf.identity(x))
-    if masks[0]:
-        *rest, left = rest
-        features = with_mask(features, tf.cast(left, tf.bool))
-    return features, rest
+
+    def call(*tensors: Tensor) -> Any:
+        given = list(came)
+        for place, one in zip(floats, tensors, strict=True):
+            given[place] = with_mask(one, mask_of(came[place]))
+        return segment(keras.tree.pack_sequence_as(x, given), training=True)
+
+    again = rematerialized(call, list(states.values()))
+    return told[0].together(again(*(tf.identity(came[place]) for place in floats)))
+
+
+class _Left:
+    """What blocks give, so that it can leave what runs twice, as numbers with a gradient first.
+
+    Masks are attributes of tensors, which do not come out, and numbers without a gradient must not.
+
+    Args:
+        features: tensor or structure of them.
+        came: list of tensors that came in.
+        num_energies: int.
+    """
+
+    def __init__(self, features: Any, came: Sequence[Tensor], num_energies: int) -> None:
+        features, masks = apart(features)
+        leaves, self._num_energies = keras.tree.flatten(features), num_energies
+        places = {id(one): one for one in came if not _is_float(one)}
+        self._features, self._masks = features, list(masks)
+        # What came in goes around.
+        self._around = [places.get(id(leaf)) for leaf in leaves]
+        self.floats = [leaf for leaf in leaves if _is_float(leaf)]
+        rest = [
+            leaf
+            for leaf, one in zip(leaves, self._around, strict=True)
+            if one is None and not _is_float(leaf)
+        ]
+        self._is_float = [_is_float(leaf) for leaf in leaves]
+        self._types = [one.dtype for one in (*rest, *masks.values())]
+        self.others = [tf.cast(one, tf.float64) for one in (*rest, *masks.values())]
+
+    def together(self, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+        """Give features and energies of what came out.
+
+        Args:
+            tensors: list of tensors, `floats`, energies and `others`.
+        """
+        floats, left = iter(tensors[: len(self.floats)]), tensors[len(self.floats) :]
+        energies, left = left[: self._num_energies], left[self._num_energies :]
+        rest = [tf.cast(one, type_) for one, type_ in zip(left, self._types, strict=True)]
+        others = iter(rest)
+        leaves = [
+            next(floats) if is_float else next(others) if around is None else around
+            for is_float, around in zip(self._is_float, self._around, strict=True)
+        ]
+        masks = dict(zip(self._masks, others, strict=True))
+        return together((keras.tree.pack_sequence_as(self._features, leaves), masks)), list(energies)
 
 
 def _check_losses(blocks: Sequence[Any], before: Sequence[int]) -> None:

@@ -94,7 +94,9 @@ class StoredStep:
         """
         # Masks only show when the layers run; where none is made, shapes are told without a trace.
         traces = makes_masks(one for step in self.steps for one in inner_layers(step.stage))
-        sides: Any = (tf.nest.flatten(x)[0], {})
+        blocks = [block for step in self.steps for block in step.stage.blocks]
+        traces = traces or any(getattr(block, "passes_several", False) for block in blocks)
+        sides: Any = (x if len(tf.nest.flatten(x)) > 1 else tf.nest.flatten(x)[0], {})
         specs = []
         for step in self.steps[:-1]:
             if traces:
