@@ -1,4 +1,4 @@
-"""Layers that do nothing but call others in their `call`, as an encoder of many blocks: their graph.
+"""Graphs of layers that do nothing but call others, as an encoder of many blocks does.
 
 Such a layer would be one unit, however many residual blocks it holds. Written out, each is one.
 """

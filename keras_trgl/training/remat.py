@@ -101,9 +101,7 @@ def _is_float(x: Any) -> bool:
     return bool(keras.backend.is_float_dtype(x.dtype.name))
 
 
-def _run_segment(
-    blocks: Sequence[Any], x: Any, reduction: str | None
-) -> tuple[Any, list[Tensor]]:
+def _run_segment(blocks: Sequence[Any], x: Any, reduction: str | None) -> tuple[Any, list[Tensor]]:
     """Run some blocks so that only what comes in is kept."""
     came, told = keras.tree.flatten(x), list[_Left]()
     floats = [place for place, one in enumerate(came) if _is_float(one)]
@@ -112,9 +110,9 @@ def _run_segment(
         before = [len(block.losses) for block in blocks]
         features, energies = run_blocks(blocks, given, reduction)
         _check_losses(blocks, before)
-        left = _Left(features, came, len(energies))
+        left = _Left(came)
         told.append(left)
-        return (*left.floats, *energies, *left.others)
+        return left.apart(features, energies)
 
     segment = InTraining(run)
     states = {id(v): v for block in blocks for v in block.variables if not v.trainable}
@@ -126,53 +124,70 @@ def _run_segment(
         return segment(keras.tree.pack_sequence_as(x, given), training=True)
 
     again = rematerialized(call, list(states.values()))
-    return told[0].together(again(*(tf.identity(came[place]) for place in floats)))
+    made = again(*(tf.identity(came[place]) for place in floats))
+    return told[0].together(made)
 
 
 class _Left:
-    """What blocks give, so that it can leave what runs twice, as numbers with a gradient first.
+    """What blocks give, so that it can leave what runs twice: numbers with a gradient, and first.
 
-    Masks are attributes of tensors, which do not come out, and numbers without a gradient must not.
+    Masks are attributes of tensors, which do not come out, and what has no gradient must not. No
+    tensor is held that blocks made.
 
     Args:
-        features: tensor or structure of them.
         came: list of tensors that came in.
-        num_energies: int.
     """
 
-    def __init__(self, features: Any, came: Sequence[Tensor], num_energies: int) -> None:
-        features, masks = apart(features)
-        leaves, self._num_energies = keras.tree.flatten(features), num_energies
-        places = {id(one): one for one in came if not _is_float(one)}
-        self._features, self._masks = features, list(masks)
-        # What came in goes around.
-        self._around = [places.get(id(leaf)) for leaf in leaves]
-        self.floats = [leaf for leaf in leaves if _is_float(leaf)]
-        rest = [
-            leaf
-            for leaf, one in zip(leaves, self._around, strict=True)
-            if one is None and not _is_float(leaf)
-        ]
-        self._is_float = [_is_float(leaf) for leaf in leaves]
-        self._types = [one.dtype for one in (*rest, *masks.values())]
-        self.others = [tf.cast(one, tf.float64) for one in (*rest, *masks.values())]
+    def __init__(self, came: Sequence[Tensor]) -> None:
+        self._plain = {id(one): one for one in came if not _is_float(one)}
+        self._kinds: list[Any] = []
+        self._structure: Any = None
+        self._masks: list[str] = []
+        self._num_energies = 0
 
-    def together(self, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
-        """Give features and energies of what came out.
+    def apart(self, features: Any, energies: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Give features, energies, and then what else must leave, as numbers.
 
         Args:
-            tensors: list of tensors, `floats`, energies and `others`.
+            features: tensor or structure of them.
+            energies: list of tensors.
         """
-        floats, left = iter(tensors[: len(self.floats)]), tensors[len(self.floats) :]
-        energies, left = left[: self._num_energies], left[self._num_energies :]
-        rest = [tf.cast(one, type_) for one, type_ in zip(left, self._types, strict=True)]
-        others = iter(rest)
-        leaves = [
-            next(floats) if is_float else next(others) if around is None else around
-            for is_float, around in zip(self._is_float, self._around, strict=True)
+        features, masks = apart(features)
+        leaves = keras.tree.flatten(features)
+        # What came in goes around; of all else its type is noted.
+        self._kinds = [
+            None if _is_float(leaf) else self._plain.get(id(leaf), leaf.dtype) for leaf in leaves
         ]
-        masks = dict(zip(self._masks, others, strict=True))
-        return together((keras.tree.pack_sequence_as(self._features, leaves), masks)), list(energies)
+        self._structure = keras.tree.map_structure(lambda _: 0, features)
+        self._masks, self._num_energies = list(masks), len(energies)
+        floats = [leaf for leaf, kind in zip(leaves, self._kinds, strict=True) if kind is None]
+        others = [
+            leaf
+            for leaf, kind in zip(leaves, self._kinds, strict=True)
+            if isinstance(kind, tf.DType)
+        ]
+        return (*floats, *energies, *(tf.cast(x, tf.float64) for x in (*others, *masks.values())))
+
+    def together(self, tensors: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+        """Give features and energies.
+
+        Args:
+            tensors: list of tensors that `apart` gave, by now from outside.
+        """
+        count = sum(kind is None for kind in self._kinds)
+        floats, left = iter(tensors[:count]), tensors[count:]
+        energies, others = left[: self._num_energies], iter(left[self._num_energies :])
+
+        def leaf(kind: Any) -> Any:
+            if kind is None:
+                return next(floats)
+            return tf.cast(next(others), kind) if isinstance(kind, tf.DType) else kind
+
+        features = keras.tree.pack_sequence_as(
+            self._structure, [leaf(kind) for kind in self._kinds]
+        )
+        masks = {place: tf.cast(next(others), tf.bool) for place in self._masks}
+        return together((features, masks)), list(energies)
 
 
 def _check_losses(blocks: Sequence[Any], before: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Families of models, cut in three: the same features, residuals as listed, trained, saved, given back.
+"""Families of models, cut in three: same features, residuals as listed, a step, save and load.
 
 Those of `keras.applications`, and backbones of KerasHub, tiny, with random weights; the latter need
 the extra `[models]`. Four rows run in `make test`, twelve in `make test-all`, all in `make

@@ -119,9 +119,10 @@ class Encoder(layers.Layer):
         self.dense[0].build(shape)
         self.dense[1].build((*shape[:-1], 8))
 
-    def call(self, x, training=None):
+    def call(self, x, training=None, mask=None):
         r = self.norms[0](x)
-        x = x + self.attention(r, r, training=training)
+        both = None if mask is None else mask[:, None, :]
+        x = x + self.attention(r, r, attention_mask=both, training=training)
         r = self.norms[1](x)
         for layer in self.dense[:2]:
             r = layer(r)
@@ -129,7 +130,7 @@ class Encoder(layers.Layer):
 
 
 def brought_transformer():
-    """Sums, dropout and masks inside custom layers, on token ids."""
+    """Sums, dropout and masks inside custom layers, on token ids: the mask crosses every unit."""
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(inputs)
     for k in range(3):
