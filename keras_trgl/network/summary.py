@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
-from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.chain import main_shape, output_shape
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.part import Part
 from keras_trgl.network.staged_network import StagedNetwork
@@ -92,8 +92,10 @@ def _rows(
     for k, part in enumerate(network.parts):
         stage, head, before = part.stage, part.head, shape
         by = f"loss {k + 1}, {optimizers[k].name}" if optimizers else f"loss {k + 1}"
-        shape = None if shape is None else tuple(stage.compute_output_shape(shape))
-        outputs = ("", "") if shape is None else (str(shape), str(tuple(output_shape(head, shape))))
+        shape = None if shape is None else stage.compute_output_shape(shape)
+        outputs = ("", "")
+        if shape is not None:
+            outputs = (str(shape), str(tuple(output_shape(head, main_shape(shape)))))
         units = str(len(stage.residual_units))
         more = [(title, layer, "", "", "") for title, layer in part.layers.items()]
         for kind, layer, blocks, residuals, output in (
@@ -137,7 +139,7 @@ def counted_bytes(
     reduction = next((s.energy_reduction for s in network.stages if s.energy_reduction), None)
     optimizer = optimizers[0] if optimizers else None
     counted = NetworkBytes(
-        network.blocks, heads, tuple(shape[1:]), batch_size, optimizer, reduction
+        network.blocks, heads, main_shape(shape)[1:], batch_size, optimizer, reduction
     )
     remat = settings.get("remat", False)
     way = WayToTrain(
