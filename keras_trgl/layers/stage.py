@@ -22,7 +22,7 @@ from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
-from keras_trgl.types import HoldsUnits, Shape, Tensor
+from keras_trgl.types import HoldsUnits, Tensor
 
 
 def residual_units(layer: Any) -> list[ResidualUnit]:

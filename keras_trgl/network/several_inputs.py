@@ -100,9 +100,9 @@ class SeveralInputs:
                 f"Input {of.name!r} must have the shape that the model declares, {of.shape}. "
                 f"Received: {shape}. Give one array for every input."
             )
-        if getattr(x, "dtype", None) is not None:
-            if keras.backend.standardize_dtype(x.dtype) == of.dtype:
-                return x
+        kind = getattr(x, "dtype", None)
+        if kind is not None and keras.backend.standardize_dtype(kind) == of.dtype:
+            return x
         return keras.ops.convert_to_tensor(x, of.dtype)
 
 

@@ -146,9 +146,7 @@ def _even(num_stages: Any, found: Sequence[Units]) -> tuple[Units, list[int]]:
 
 def _sums(counts: Sequence[int], groups: Sequence[int]) -> list[int]:
     stops = list(itertools.accumulate(groups))
-    return [
-        sum(counts[start:stop]) for start, stop in zip([0, *stops[:-1]], stops, strict=True)
-    ]
+    return [sum(counts[start:stop]) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 
 def _named_places(names: Sequence[str], flat: Flat) -> list[int]:
