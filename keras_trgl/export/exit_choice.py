@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_choice, check_integer, needed
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
+from keras_trgl.export.intake import check_one_input
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import Exits, confidence
 from keras_trgl.network.door import the_one
@@ -137,6 +138,7 @@ def choose_exit(
     check_choice("predictions", predictions, ("logits", "probabilities"))
     check_integer("batch_size", batch_size, 1)
     check_integer("repeats", repeats, 1)
+    check_one_input(model.stages, "`choose_exit`")
     x, labels = _rows(data)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)

@@ -7,7 +7,7 @@ import keras
 
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import inner_layers
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.types import PassesSeveral, Shape, Tensor
 
 
 def as_layers(name: str, layers: Any) -> list[keras.layers.Layer]:
@@ -92,6 +92,11 @@ def output_shape(layer: Any, shape: Shape) -> Shape:
             ) from error
         build_layer(asked, shape)
     return tuple(asked.compute_output_spec(_symbolic(asked, shape)).shape)
+
+
+def passes_several(layer: Any) -> bool:
+    """Tell whether a layer takes, or gives, several tensors."""
+    return isinstance(layer, PassesSeveral) and layer.passes_several
 
 
 def as_shapes(shapes: Any) -> Any:

@@ -15,13 +15,14 @@ from keras_trgl.layers.chain import (
     call_chain,
     chain_output_shape,
     deserialize_chain,
+    passes_several,
     serialize_chain,
 )
 from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
-from keras_trgl.types import HoldsUnits, Shape, Tensor
+from keras_trgl.types import HoldsUnits, Tensor
 
 
 def residual_units(layer: Any) -> list[ResidualUnit]:
@@ -183,9 +184,8 @@ class Stage(Recorded, keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
         """Give the features as symbolic tensors; of several each has a type of its own."""
-        if not isinstance(inputs, (tuple, list, dict)) and not any(
-            getattr(block, "passes_several", False) for block in self.blocks
-        ):
+        is_one = not isinstance(inputs, (tuple, list, dict))
+        if is_one and not any(map(passes_several, self.blocks)):
             return super().compute_output_spec(inputs, **kwargs)
         for block in self.blocks:
             inputs = block.compute_output_spec(inputs)

@@ -138,13 +138,18 @@ class Part(keras.layers.Layer):
     @property
     def declared_input(self) -> Value:
         """What comes in, the first of several."""
-        first: Value = keras.tree.flatten(self.stretch.given)[0]
+        first: Value = keras.tree.flatten(self.given)[0]
         return first
+
+    @property
+    def given(self) -> Any:
+        """What comes in: a `Value`, or a structure of them."""
+        return self.stretch.given
 
     @property
     def passes_several(self) -> bool:
         """Whether several tensors come in, or go on."""
-        return len(self.stretch.flat.outputs) > 1 or len(keras.tree.flatten(self.stretch.given)) > 1
+        return len(self.stretch.flat.outputs) > 1 or len(keras.tree.flatten(self.given)) > 1
 
     @property
     def expected_input_shape(self) -> Shape:
@@ -215,14 +220,14 @@ class Part(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Give the shape of what crosses the cut after, or a tuple of them."""
         outputs = self.stretch.flat.outputs
-        declared, shapes = keras.tree.flatten(self.stretch.given), flat_shapes(input_shape)
+        declared, shapes = keras.tree.flatten(self.given), flat_shapes(input_shape)
         if all(one[1:] == of.shape[1:] for one, of in zip(shapes, declared, strict=True)):
             found = [tuple(one.shape) for one in outputs]
         else:
             pairs = zip(shapes, declared, strict=True)
             given = [keras.KerasTensor(shape, of.dtype) for shape, of in pairs]
             spec = keras.Operation.compute_output_spec(
-                self, keras.tree.pack_sequence_as(self.stretch.given, given)
+                self, keras.tree.pack_sequence_as(self.given, given)
             )
             found = [tuple(one.shape) for one in keras.tree.flatten(spec)]
         return tuple(found) if len(found) > 1 else found[0]

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.types import Tensor
 
 
@@ -23,6 +24,14 @@ class SeveralInputs:
     def names(self) -> list[str]:
         """Names of the inputs, in order."""
         return [one.name for one in self._declared]
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """The inputs by the names that data give them in a dict: its keys, or their own names."""
+        keys = self.names
+        if isinstance(self.structure, dict) and len(self.structure) == len(keys):
+            keys = sorted(self.structure)
+        return dict(zip(keys, self._declared, strict=True))
 
     @property
     def shapes(self) -> Any:
@@ -65,10 +74,8 @@ class SeveralInputs:
 
     def _matched(self, x: Any) -> list[Any]:
         """Give one array per input, in order."""
-        keys = self.names
-        if isinstance(self.structure, dict):
-            keys = sorted(self.structure)
-        by_name = isinstance(x, dict) and len(keys) == len(self._declared)
+        keys = list(self.by_name)
+        by_name = isinstance(x, dict)
         missing = [key for key in keys if by_name and key not in x]
         leaves = [x[key] for key in keys] if by_name and not missing else keras.tree.flatten(x)
         if missing or len(leaves) != len(keys):
@@ -93,9 +100,9 @@ class SeveralInputs:
                 f"Input {of.name!r} must have the shape that the model declares, {of.shape}. "
                 f"Received: {shape}. Give one array for every input."
             )
-        if getattr(x, "dtype", None) is not None:
-            if keras.backend.standardize_dtype(x.dtype) == of.dtype:
-                return x
+        kind = getattr(x, "dtype", None)
+        if kind is not None and keras.backend.standardize_dtype(kind) == of.dtype:
+            return x
         return keras.ops.convert_to_tensor(x, of.dtype)
 
 
@@ -106,8 +113,8 @@ def inputs_of(block: Any) -> SeveralInputs | None:
         block: layer. A part of a model that was cut, or a functional model.
     """
     structure: Any = None
-    if getattr(block, "passes_several", False):
-        structure = block.stretch.given
+    if passes_several(block):
+        structure = block.given
     elif isinstance(block, keras.Model) and len(getattr(block, "inputs", None) or ()) > 1:
         structure = block.input
     return SeveralInputs(structure) if len(keras.tree.flatten(structure)) > 1 else None

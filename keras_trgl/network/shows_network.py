@@ -43,7 +43,7 @@ class ShowsNetwork(keras.Model):
 
     @property
     def inputs(self) -> list[Tensor]:
-        """Symbolic data, a list, as a rule of one; with `outputs` they make a plain functional model."""
+        """Symbolic data, as a rule a list of one; with `outputs` they make a plain model."""
         self._network.shown_shape("inputs")
         return list(self._network.truncated(None, self.name).inputs)
 

@@ -110,7 +110,7 @@ def as_model(layer: Any) -> Any:
     """
     if not isinstance(layer, Part):
         return layer
-    x = SeveralInputs(layer.stretch.given).symbolic()
+    x = SeveralInputs(layer.given).symbolic()
     names = [one.name for one in keras.tree.flatten(x)]
     return keras.Model(x, Unfolding(names)(layer, x), name=layer.name)
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
-from keras_trgl.network.part import Part
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
@@ -48,9 +48,9 @@ def _symbolic(spec: Any) -> Any:
 
 def _symbolic_features(step: StageStep, shape: Shape) -> Any:
     first = step.stage.blocks[0]
-    if isinstance(first, Part) and first.passes_several:
+    if passes_several(first):
         return keras.tree.map_structure(
-            lambda one: keras.KerasTensor(one.shape, one.dtype), first.stretch.given
+            lambda one: keras.KerasTensor(one.shape, one.dtype), first.given
         )
     return keras.KerasTensor(shape, first.compute_dtype)
 
