@@ -14,7 +14,7 @@ class Block(layers.Layer):
     """A residual block: its own sum keeps it whole."""
 
     def build(self, shape):
-        self.inner = layers.Dense(shape[-1], name="inner")
+        self.inner = layers.Dense(shape[-1], dtype=self.dtype_policy)
         self.inner.build(shape)
 
     def call(self, x):
