@@ -74,8 +74,8 @@ class BroughtModel(ShowsNetwork):
         A unit ends at a sum, with the activation or normalization after it; a layer that adds
         inside is one unit; in a model without sums a layer with weights is. One tensor crosses
         each cut. Models nested in the model are written out, and layers that only call others.
-        A model with a `call` of its own is
-        run on symbolic tensors; its `call` must not ask whether it trains.
+        A model with a `call` of its own is run on symbolic tensors; its `call` must not ask
+        whether it trains.
 
         Args:
             model: `keras.Model`, built, with one input, without its own classifier

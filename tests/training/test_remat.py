@@ -135,7 +135,7 @@ def brought_transformer():
     """Sums, dropout and masks inside custom layers, on token ids: the mask crosses every unit."""
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(inputs)
-    for k in range(3):
+    for k in range(2):
         x = Encoder(name=f"encoder_{k}")(x)
     return keras.Model(inputs, x)
 
