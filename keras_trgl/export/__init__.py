@@ -1,5 +1,6 @@
 """Ships any depth of a trained model: TensorFlow Serving, LiteRT, ONNX, OpenVINO, early exit."""
 
+from keras_trgl.export.calibration import Calibration as Calibration
 from keras_trgl.export.exit_choice import ExitChoice as ExitChoice
 from keras_trgl.export.exit_choice import choose_exit as choose_exit
 from keras_trgl.export.formats import export_litert as export_litert

@@ -245,7 +245,7 @@ class _Exporter:
             )
         stages, heads, shape = live_parts(model, depth)
         check_one_input(stages, "A file for another runtime")
-        self._live = LiveModel(stages, heads, inputs, "values")
+        self._live = LiveModel(stages, heads, inputs, Outputs("values"))
         stages, heads = in_float32(*unplaced(stages, heads, shape), shape)
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec

@@ -79,8 +79,12 @@ def _units_at(
             and follows(flat.calls[place + 1])
         ):
             place += 1
-        if place not in ends:
-            ends.append(place)
+        if place in ends:
+            continue
+        if ends and not any(call.weights for call in flat.calls[ends[-1] + 1 : place + 1]):
+            # The sum of a long skip, right after another unit: no stage of its own.
+            ends.pop()
+        ends.append(place)
     before = [sum(counts[: place + 1]) for place in ends[:-1]]
     sizes = [last - first for first, last in zip([0, *before], [*before, sum(counts)], strict=True)]
     return Units(ends, sizes if ends else [], counted)

@@ -89,7 +89,7 @@ class NetworkBytes:
     def _after(block: Any, shape: Shape) -> Shape:
         """Give the shape of the tensor that heads read after a block."""
         declared = keras.tree.flatten(block.given) if passes_several(block) else []
-        shapes = tuple(tuple(one.shape) for one in declared) or shape
+        shapes: Any = tuple(tuple(one.shape) for one in declared) or shape
         return main_shape(output_shape(block, shapes))
 
     def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:

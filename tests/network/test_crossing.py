@@ -1,6 +1,7 @@
 """Several tensors cross a cut, and a model has several inputs: the same in every way to train."""
 
 import contextlib
+import functools
 import warnings
 
 import keras
@@ -10,7 +11,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_trgl import GreedyModel
-from keras_trgl.export import Outputs, export_serving
+from keras_trgl.distribute import StageParallelStrategy
+from keras_trgl.export import Inputs, Outputs, export_openvino, export_serving
 from keras_trgl.heads import LinearHead, NormHead
 from keras_trgl.network.from_model import split_model
 from keras_trgl.regimes import Buffered, Parallel, Sequential
@@ -377,7 +379,65 @@ def test_a_copy_is_trained_where_the_model_is_not_shared():
     assert network.to_keras() is not model
 
 
-def test_weightless_stages_and_broken_data_are_refused_in_one_sentence():
+def shaped():
+    """Ints alone cross after its first layer."""
+    inputs = keras.Input((LENGTH,), dtype="int32")
+    x = layers.Reshape((LENGTH,))(layers.Reshape((LENGTH, 1), name="shaped")(inputs))
+    return keras.Model(inputs, layers.Dense(2)(layers.Embedding(9, WIDTH)(x)))
+
+
+def placed():
+    with StageParallelStrategy(["CPU:0", "CPU:1"], stage_devices="memory").scope():
+        cut("unet", share=False)
+
+
+NETWORK = functools.cache(lambda name: cut(name)[1])
+REFUSED = {
+    "a stage that makes nothing": (
+        lambda folder: split_model(shaped(), ["shaped"]),
+        r"must make numbers that go on. Received: a stage that ends after 'shaped'",
+    ),
+    "no input of that name": (
+        lambda folder: NETWORK("gpt").predict({"token_ids": TOKENS}, verbose=0),
+        r"takes 2 inputs: token_ids, padding_mask\. Received: dict of 1, without padding_mask",
+    ),
+    "another length": (
+        lambda folder: NETWORK("gpt").predict([TOKENS[:, :5], LIST[1]], verbose=0),
+        r"'token_ids' must have the shape .*Received: \((None|8), 5\)",
+    ),
+    "settings of one input": (
+        lambda folder: export_serving(NETWORK("gpt"), folder, inputs=Inputs(dtype="float32")),
+        r"`Inputs` speaks of one input. Received: .* with 2: token_ids, padding_mask",
+    ),
+    "a file of one input": (
+        lambda folder: export_openvino(NETWORK("gpt"), 3, folder / "net.xml"),
+        r"another runtime takes a model of one input. Received: one with 2: token_ids",
+    ),
+    "devices by bytes": (placed, r"weighed for devices where one tensor .*'memory'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_in_one_sentence(case, tmp_path):
+    make, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        make() if case == "devices by bytes" else make(tmp_path)
+
+
+def test_stages_on_two_devices_train_as_on_one():
+    weights = []
+    for devices in ((), ("CPU:0", "CPU:1")):
+        scope = StageParallelStrategy(list(devices)).scope() if devices else quiet()
+        with scope:
+            _, network = cut("unet", "vangl", share=False)
+            compiled(network)
+        network.fit(IMAGES, LABELS, batch_size=4, epochs=1, shuffle=False, verbose=0)
+        weights.append(network.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_data_that_lack_an_input_are_refused():
     _, network = cut("bert")
     with pytest.raises(
         ValueError,

@@ -469,9 +469,9 @@ def test_sums_under_a_long_skip_stay_in_one_stage():
     assert residual_names(split_functional(model, 2)) == [["inner1", "inner2", "outer"], ["next"]]
     # More stages than that: then the long skip's start crosses with the rest.
     stages = split_functional(model, 3)
-    assert residual_names(stages) == [["inner1", "inner2"], ["outer"], ["next"]]
-    with pytest.raises(ValueError, match=r"at most 4 .*its 4 residuals.*cuts=5"):
-        split_functional(model, 5)
+    assert residual_names(stages) == [["inner1"], ["inner2", "outer"], ["next"]]
+    with pytest.raises(ValueError, match=r"at most 3 .*its 4 residuals.*cuts=4"):
+        split_functional(model, 4)
 
 
 def test_sequential_model_without_residuals_is_cut_by_layers_with_weights():
