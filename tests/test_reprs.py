@@ -216,6 +216,11 @@ EXAMPLES = {
         lambda: trgl.methods.AugLocal(3, pyramid=True),
         "AugLocal(depth=3, pyramid=True)",
     ),
+    "methods.DDG": (trgl.methods.DDG, "DDG()"),
+    "methods.FeaturesReplay": (
+        lambda: trgl.methods.FeaturesReplay(True),
+        "FeaturesReplay(doubles_first_rate=True)",
+    ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "losses.SupervisedContrastive": (
         lambda: trgl.losses.SupervisedContrastive(0.1),
