@@ -55,6 +55,7 @@ bench-accuracy: $(STAMP)
 	$(BIN)/python benchmarks/early_overfitting/run.py --json
 	$(BIN)/python benchmarks/train_size/run.py --json
 	$(BIN)/python benchmarks/exits/run.py --json
+	$(BIN)/python benchmarks/methods/run.py --json
 
 lock: $(STAMP)
 	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \

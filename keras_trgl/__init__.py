@@ -9,8 +9,10 @@ from keras_trgl import heads as heads
 from keras_trgl import layers as layers
 from keras_trgl import losses as losses
 from keras_trgl import methods as methods
+from keras_trgl import recipes as recipes
 from keras_trgl import regimes as regimes
 from keras_trgl import regularizers as regularizers
+from keras_trgl import search as search
 from keras_trgl import splitting as splitting
 from keras_trgl.diagnostics.peak import measure_peak as measure_peak
 from keras_trgl.greedy_model import GreedyModel as GreedyModel

@@ -216,6 +216,11 @@ EXAMPLES = {
         lambda: trgl.methods.AugLocal(3, pyramid=True),
         "AugLocal(depth=3, pyramid=True)",
     ),
+    "methods.DDG": (trgl.methods.DDG, "DDG()"),
+    "methods.FeaturesReplay": (
+        lambda: trgl.methods.FeaturesReplay(True),
+        "FeaturesReplay(doubles_first_rate=True)",
+    ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "losses.SupervisedContrastive": (
         lambda: trgl.losses.SupervisedContrastive(0.1),
@@ -235,6 +240,7 @@ EXAMPLES = {
     "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),
     "methods.TRGL": (lambda: trgl.methods.TRGL(tau=0.5), "TRGL(tau=0.5)"),
     "methods.VanGL": (trgl.methods.VanGL, "VanGL()"),
+    "recipes.Recipe": (lambda: trgl.recipes.get("trgl/stl10/resnet110/k4"), None),
     "regimes.Buffered": (
         lambda: trgl.regimes.Buffered(capacity=2, order="random"),
         "Buffered(capacity=2, order='random')",
@@ -257,6 +263,12 @@ EXAMPLES = {
         lambda: trgl.regularizers.KineticEnergy(0.5, name="energy"),
         "KineticEnergy(tau=0.5, name='energy')",
     ),
+    "search.Grouping": (
+        lambda: trgl.search.Grouping((1, 2), (0,), 0.25, (), (), ()),
+        "Grouping(stage_sizes=(1, 2), choices=(0,), held_out_loss=0.25)",
+    ),
+    "search.Halving": (lambda: trgl.search.Halving(50), None),
+    "search.Relaxed": (lambda: trgl.search.Relaxed(50), None),
     "splitting.Profile": (
         lambda: trgl.splitting.Profile(
             (1 / 3,) * 54, (0.1,) * 54, (8,) * 54, (4,) * 54, lambda start, end: 0

@@ -23,9 +23,6 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_trgl as trgl
-from keras_trgl.export.exit_choice import choice_from
-from keras_trgl.export.exit_predictions import exit_predictions, log_probabilities
-from keras_trgl.export.threshold_path import exits_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write results.json.")
@@ -183,60 +180,52 @@ def by_way(choices, found, labels):
         found: list of K arrays: what the heads give on test images.
         labels: int array.
     """
-    rng = np.random.default_rng(FLAGS.seed)
-    draws = rng.integers(0, len(labels), (200, len(labels)))
+    draws = np.random.default_rng(FLAGS.seed).integers(0, len(labels), (100, len(labels)))
+    last = (found[-1].argmax(-1) == labels).mean()
     rows = {}
     for way, choice in choices.items():
-        given = exit_predictions(found, "logits", choice.temperatures, choice.average)
-        right = np.stack([one.argmax(-1) == labels for one in given])
-        sure = np.stack([softmax(one).max(-1) for one in given]).astype("float32")
-        time_of = np.asarray(choice.latency) / choice.latency[-1]
-        every = np.arange(len(labels))
-        exits = [exits_of(sure, one) for one in choice.curve["thresholds"]]
-        hits = np.stack([right[one, every] for one in exits])
-        times = np.stack([time_of[one] for one in exits])
-        areas = [area(hits[:, d].mean(1), times[:, d].mean(1), time_of[0]) for d in draws]
-        place = choice.curve["thresholds"].index(choice.thresholds)
+        areas = [area(choice, [one[d] for one in found], labels[d]) for d in draws]
+        curve, place = choice.judged(found, labels), at(choice)
         rows[way] = {
-            "area": area(hits.mean(1), times.mean(1), time_of[0]),
+            "area": area(choice, found, labels),
             "area_interval": [float(one) for one in np.percentile(areas, [2.5, 97.5])],
-            "accuracy": float(hits[place].mean()),
-            "accuracy_drop": float(right[-1].mean() - hits[place].mean()),
-            "risk": float((right[-1] & ~hits[place]).mean()),
-            "time_ratio": float(times[place].mean()),
-            "mean_depth": float(exits[place].mean() + 1.0),
+            "accuracy": curve["accuracy"][place],
+            "accuracy_drop": float(last) - curve["accuracy"][place],
+            "risk": curve["risk"][place],
+            "time_ratio": curve["mean_latency"][place] / choice.latency[-1],
+            "mean_depth": curve["mean_depth"][place],
             "thresholds": list(choice.thresholds),
         }
     return rows
 
 
-def area(accuracy, times, first):
-    """Give the mean of accuracy over time from the first exit's to the last's."""
+def at(choice):
+    """Give the place of what was chosen on the curve."""
+    return choice.curve["thresholds"].index(choice.thresholds)
+
+
+def area(choice, found, labels):
+    """Give the mean of accuracy over time, from the first exit's to the last's."""
+    curve = choice.judged(found, labels)
+    times = np.asarray(curve["mean_latency"])
     order = np.argsort(times, kind="stable")
-    grid = np.linspace(first, 1.0, 200)
-    return float(np.interp(grid, times[order], accuracy[order]).mean())
-
-
-def softmax(logits):
-    """Give probabilities, in float64."""
-    return np.exp(log_probabilities(logits, "logits"))
+    grid = np.linspace(choice.latency[0], choice.latency[-1], 200)
+    return float(np.interp(grid, times[order], np.asarray(curve["accuracy"])[order]).mean())
 
 
 def kept(found, labels, latency):
     """Give the share of calibrations whose bound holds on the pool that they are drawn from."""
-    right = np.stack([one.argmax(-1) == labels for one in found])
-    sure = np.stack([softmax(one).max(-1) for one in found]).astype("float32")
-    every, rng, held, times = np.arange(len(labels)), np.random.default_rng(FLAGS.seed), [], []
+    rng, held, times = np.random.default_rng(FLAGS.seed), [], []
     calibration = trgl.export.Calibration(confidence=FLAGS.confidence)
     for _ in range(FLAGS.calibrations):
         drawn = rng.integers(0, len(labels), FLAGS.calibration_rows)
         outputs = [one[drawn] for one in found]
-        choice = choice_from(
-            outputs, labels[drawn], latency, "risk", FLAGS.risk, "logits", calibration
+        choice = trgl.export.choose_exit_from(
+            outputs, labels[drawn], latency, risk=FLAGS.risk, calibration=calibration
         )
-        exits = exits_of(sure, choice.thresholds)
-        held.append((right[-1] & ~right[exits, every]).mean() <= FLAGS.risk)
-        times.append(np.asarray(latency)[exits].mean() / latency[-1])
+        true = choice.judged(found, labels)
+        held.append(true["risk"][at(choice)] <= FLAGS.risk)
+        times.append(true["mean_latency"][at(choice)] / latency[-1])
     slack = 2.0 * (FLAGS.confidence * (1.0 - FLAGS.confidence) / FLAGS.calibrations) ** 0.5
     return {
         "risk": FLAGS.risk,
@@ -263,8 +252,8 @@ def measure():
     # Every way gets the same times: the ways differ in their thresholds alone.
     found = model.predict_exits(held_out, verbose=0)
     choices = {
-        way: choice_from(
-            found, labels, choice.latency, "max_drop", FLAGS.max_drop, "logits", calibration
+        way: trgl.export.choose_exit_from(
+            found, labels, choice.latency, max_drop=FLAGS.max_drop, calibration=calibration
         )
         for way, calibration in WAYS.items()
     }

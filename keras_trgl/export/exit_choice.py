@@ -11,17 +11,14 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_choice, needed
 from keras_trgl.export.calibration import Calibration, checked, parts
-from keras_trgl.export.exit_predictions import (
-    exit_predictions,
-    fitted_temperature,
-    log_probabilities,
-)
+from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
+from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.intake import check_one_input
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.risk_bound import check_enough, last_safe
 from keras_trgl.export.signatures import Exits
-from keras_trgl.export.threshold_path import exits_of, shared_path, threshold_path
+from keras_trgl.export.threshold_path import shared_path, threshold_path
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
 from keras_trgl.recording import Words, shown
@@ -103,6 +100,26 @@ class ExitChoice:
             "average": self.average,
         }
         return Outputs(**{**own, **kwargs})
+
+    def judged(
+        self, outputs: Sequence[Any], labels: Any, predictions: str = "logits"
+    ) -> dict[str, tuple[Any, ...]]:
+        """Give the curve on other data: what each of its points does there.
+
+        Args:
+            outputs: list of K arrays, `(examples, classes)`: what the heads give, as
+                `model.predict_exits(x)` has it.
+            labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
+            predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
+
+        Returns:
+            Dict of tuples, as `curve`.
+        """
+        found = exit_predictions(outputs, predictions, self.temperatures, self.average)
+        right, sure = right_and_sure(found, np.asarray(labels), predictions)
+        path = self.curve["thresholds"]
+        curve = curve_of(right, sure, self.latency, path)
+        return {"thresholds": path} | {name: tuple(map(float, v)) for name, v in curve.items()}
 
     def plot(self, path: Any) -> None:
         """Draw accuracy over mean depth, and over mean time, with the single depths.
@@ -216,10 +233,66 @@ def choose_exit(
     exits = Exits(stages, heads, shape, Inputs(), options, range(1, len(found) + 1))
     rows = np.resize(x, (calibration.batch_size, *exits.spec.shape[1:]))
     latency = _latencies(exits, rows, calibration.repeats, verbose)
-    return choice_from(found, labels, latency, goal, bound, predictions, calibration)
+    return _choice(found, labels, latency, goal, bound, predictions, calibration)
 
 
-def choice_from(
+@public
+def choose_exit_from(
+    outputs: Sequence[Any],
+    labels: Any,
+    latency: Any,
+    max_drop: float | None = None,
+    max_latency: float | None = None,
+    max_depth: float | None = None,
+    target: float | None = None,
+    risk: float | None = None,
+    predictions: str = "logits",
+    calibration: Calibration | None = None,
+) -> ExitChoice:
+    """Choose as `choose_exit` does, from what the heads gave and from known times.
+
+    Args:
+        outputs: list of K arrays, `(examples, classes)`: what the heads give, as
+            `model.predict_exits(x)` has it.
+        labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
+        latency: sequence of K floats, seconds: time of a call of each depth.
+        max_drop: float ≥ 0, as in `choose_exit`. Defaults to `None`.
+        max_latency: float > 0, seconds, as in `choose_exit`. Defaults to `None`.
+        max_depth: float ≥ 1, as in `choose_exit`. Defaults to `None`.
+        target: float, 0 to 1, as in `choose_exit`. Defaults to `None`.
+        risk: float > 0 and < 1, as in `choose_exit`. Defaults to `None`.
+        predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
+        calibration: `Calibration`, or `None` for `Calibration()`. Its `batch_size` and `repeats`
+            have no part here. Defaults to `None`.
+
+    Returns:
+        `ExitChoice`.
+
+    Raises:
+        TypeError: another `calibration`.
+        ValueError: not exactly one goal; none of the depths meets it; too few rows for the
+            bound; other numbers of outputs, labels and times.
+
+    Example:
+        >>> import numpy as np, keras_trgl as trgl
+        >>> outputs = [np.eye(2)[[0, 1, 1, 0]], np.eye(2)[[0, 1, 1, 1]]]
+        >>> trgl.export.choose_exit_from(outputs, [0, 1, 1, 1], (0.001, 0.002), target=0.0).depth
+        1
+    """
+    goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
+    calibration = checked(calibration)
+    check_choice("predictions", predictions, ("logits", "probabilities"))
+    found, labels = [np.asarray(one) for one in outputs], np.asarray(labels)
+    if len(found) != len(latency) or any(len(one) != len(labels) for one in found):
+        raise ValueError(
+            "`outputs` must be as many arrays as times, each with a row per label. Received: "
+            f"{len(found)} arrays of {[len(one) for one in found]} rows, {len(labels)} labels, "
+            f"{len(latency)} times."
+        )
+    return _choice(found, labels, latency, goal, bound, predictions, calibration)
+
+
+def _choice(
     found: Sequence[Any],
     labels: Any,
     latency: Any,
@@ -228,29 +301,19 @@ def choice_from(
     predictions: str,
     calibration: Calibration,
 ) -> ExitChoice:
-    """Choose from what the heads give: what `choose_exit` does once it has that, and times.
-
-    Args:
-        found: list of K arrays, `(rows, classes)`.
-        labels: int array, `(rows,)`.
-        latency: float array, `(K,)`, seconds.
-        goal: one of `GOALS`.
-        bound: float, of the goal.
-        predictions: `"logits"` or `"probabilities"`.
-        calibration: `Calibration`.
-    """
     fit, judge = parts(len(labels), calibration, goal == "risk")
+    if goal == "risk":
+        check_enough(len(judge), bound, calibration.confidence)
     temperatures = None
     if calibration.temperature:
         temperatures = tuple(fitted_temperature(o[fit], labels[fit], predictions) for o in found)
     found = exit_predictions(found, predictions, temperatures, calibration.average)
-    right = np.stack([_classes(one) == labels for one in found])
-    sure = np.stack([_sure(one, predictions) for one in found])
+    right, sure = right_and_sure(found, labels, predictions)
     path = shared_path(sure[:, fit])
     if calibration.per_exit:
         gain = ~(right[-1] & ~right) if goal == "risk" else right
         path = threshold_path(gain[:, fit].astype(float), sure[:, fit], latency)
-    curve = _curve(right[:, judge], sure[:, judge], latency, path)
+    curve = curve_of(right[:, judge], sure[:, judge], latency, path)
     accuracy = right[:, judge].mean(1)
     depth, place, promise = _chosen(goal, bound, accuracy, latency, curve, calibration, len(judge))
     return ExitChoice(
@@ -286,11 +349,11 @@ def _chosen(
         return len(accuracy), place, promise
     if goal == "max_depth":
         depths = np.arange(1, len(accuracy) + 1)
-        place = _best(goal, bound, curve["accuracy"], curve["mean_depth"])
-        return _best(goal, bound, accuracy, depths) + 1, place, ""
+        place = best(goal, bound, curve["accuracy"], curve["mean_depth"])
+        return best(goal, bound, accuracy, depths) + 1, place, ""
     bound = accuracy[-1] - bound if goal == "max_drop" else bound
-    place = _best(goal, bound, curve["accuracy"], curve["mean_latency"])
-    return _best(goal, bound, accuracy, latency) + 1, place, ""
+    place = best(goal, bound, curve["accuracy"], curve["mean_latency"])
+    return best(goal, bound, accuracy, latency) + 1, place, ""
 
 
 def _goal(*given: float | None) -> tuple[str, float]:
@@ -352,19 +415,6 @@ def _check_labels(given: Any, labels: Any, units: int) -> None:
         )
 
 
-def _classes(predictions: Any) -> Any:
-    if predictions.shape[-1] == 1:
-        raise ValueError(
-            "A depth is chosen for classifiers with a unit per class. Received: a single unit."
-        )
-    return predictions.argmax(-1)
-
-
-def _sure(predictions: Any, kind: str) -> Any:
-    """Give the probability of the likeliest class, `(rows,)`, in the type that is served."""
-    return np.exp(log_probabilities(predictions, kind).max(-1)).astype("float32")
-
-
 def _latencies(exits: Exits, batch: Any, repeats: int, verbose: int) -> Any:
     """Give the median seconds of a call of each depth; calls of all depths take turns."""
     calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
@@ -382,49 +432,3 @@ def _latencies(exits: Exits, batch: Any, repeats: int, verbose: int) -> Any:
             round_[k] = time.perf_counter() - begin
         bar.update(number)
     return np.median(seconds, 0)
-
-
-def _curve(
-    right: Any, sure: Any, latency: Any, path: Sequence[tuple[float, ...]]
-) -> dict[str, Any]:
-    """Give accuracy, risk, mean depth and mean latency of early exit at each point of a path.
-
-    Args:
-        right: bool array, `(K, rows)`: whether depth k is right.
-        sure: float array, `(K, rows)`: its confidence.
-        latency: float array, `(K,)`, seconds.
-        path: list of tuples of K − 1 thresholds.
-    """
-    rows = np.arange(right.shape[1])
-    points = []
-    for thresholds in path:
-        exit_of = exits_of(sure, thresholds)
-        correct = right[exit_of, rows]
-        lost = right[-1] & ~correct
-        times = np.asarray(latency)[exit_of]
-        points.append((correct.mean(), lost.mean(), 1.0 + exit_of.mean(), times.mean()))
-    names = ("accuracy", "risk", "mean_depth", "mean_latency")
-    return dict(zip(names, np.transpose(points), strict=True))
-
-
-def _best(goal: str, bound: float, accuracy: Any, latency: Any) -> int:
-    """Give the place of the best choice.
-
-    Raises:
-        ValueError: none meets the bound.
-    """
-    # `lexsort` orders by its last key first; the other one decides among equals.
-    if goal in ("max_latency", "max_depth"):
-        fits = np.asarray(latency) <= bound
-        order = np.lexsort((latency, -np.asarray(accuracy)))
-    else:
-        # A difference of two accuracies may miss the very accuracy that it allows by a last bit.
-        fits = np.asarray(accuracy) >= bound - 1e-12
-        order = np.lexsort((-np.asarray(accuracy), latency))
-    for place in order:
-        if fits[place]:
-            return int(place)
-    raise ValueError(
-        f"No depth meets the goal. Received: {goal} with a bound of {bound:.4g}; the best "
-        f"accuracy is {max(accuracy):.4g}, the least time or depth {min(latency):.4g}."
-    )

@@ -6,8 +6,14 @@ import tensorflow as tf
 from exported import client_rows, live
 
 from keras_trgl.datasets import Normalize
-from keras_trgl.export import Calibration, Outputs, choose_exit, export_serving
-from keras_trgl.export.exit_choice import _best, _curve
+from keras_trgl.export import (
+    Calibration,
+    Outputs,
+    choose_exit,
+    choose_exit_from,
+    export_serving,
+)
+from keras_trgl.export.exit_curve import best, curve_of
 from keras_trgl.export.threshold_path import shared_path
 
 pytestmark = pytest.mark.sampled(3)
@@ -31,20 +37,20 @@ LATENCY = np.array([0.001, 0.002, 0.003])
     ],
 )
 def test_the_best_depth_meets_the_bound(goal, bound, depth):
-    assert _best(goal, bound, ACCURACY, LATENCY) == depth - 1
+    assert best(goal, bound, ACCURACY, LATENCY) == depth - 1
 
 
 @pytest.mark.parametrize(("goal", "bound"), [("target", 0.91), ("max_latency", 0.0005)])
 def test_a_bound_that_no_depth_meets_is_told(goal, bound):
     with pytest.raises(ValueError, match=r"accuracy is 0.9, the least time or depth 0.001"):
-        _best(goal, bound, ACCURACY, LATENCY)
+        best(goal, bound, ACCURACY, LATENCY)
 
 
 def test_the_curve_is_that_of_leaving_row_by_row():
     rng = np.random.default_rng(0)
     right, sure = rng.random((3, 40)) < 0.7, rng.random((3, 40))
     path = shared_path(sure)
-    curve = _curve(right, sure, LATENCY, path)
+    curve = curve_of(right, sure, LATENCY, path)
     for point, (threshold, _) in enumerate(path):
         exits = []
         for row in range(40):
@@ -229,3 +235,20 @@ def test_a_choice_says_in_three_lines_what_it_does_and_promises(model, data):
 def test_temperatures_and_averages_that_will_not_do_are_refused(model, tmp_path, outputs, message):
     with pytest.raises(ValueError, match=message):
         export_serving(model, tmp_path, outputs=Outputs(**outputs))
+
+
+def test_what_was_recorded_chooses_as_the_model_does(model, data):
+    choice = choose_exit(model, data, target=0.5)
+    outputs = model.predict_exits(data[0], verbose=0)
+    again = choose_exit_from(outputs, data[1], choice.latency, target=0.5)
+    assert again.curve["accuracy"] == choice.curve["accuracy"]
+    assert again.thresholds == choice.thresholds
+    judges = np.random.default_rng(0).permutation(200)[100:]
+    judged = choice.judged([one[judges] for one in outputs], data[1][judges])
+    assert judged == choice.curve
+
+
+def test_outputs_that_do_not_fit_are_refused():
+    outputs = [np.eye(2), np.eye(2)]
+    with pytest.raises(ValueError, match=r"Received: 2 arrays of \[2, 2\] rows, 3 labels, 2 times"):
+        choose_exit_from(outputs, [0, 1, 1], (0.1, 0.2), target=0.5)
