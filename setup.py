@@ -20,6 +20,8 @@ EXTRAS = {
     "onnx": ["tf2onnx", "onnx", "onnxruntime"],
     "openvino": ["openvino", "scipy"],
     "tune": ["keras-tuner"],
+    # Backbones that `from_model` is tried on; the last three are what importing the first needs.
+    "models": ["keras-hub", "regex", "sentencepiece", "tokenizers"],
     # What the examples need beside the core.
     "examples": ["matplotlib", "scikit-learn"],
     "dev": [

@@ -202,8 +202,9 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
                 part's statistics, and moves its averages once a part; dropout draws for each
                 part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
             remat: bool or int ≥ 1, blocks of which a stage keeps what goes in alone; the rest is
-                made anew in the backward pass, but for the stage's last blocks. Loss,
-                gradients and states stay as they are. `True` is 1. Defaults to `False`.
+                made anew in the backward pass, but for the stage's last blocks. Of a model that
+                `from_model` cut, a unit is a block. Loss, gradients and states stay as they are.
+                `True` is 1. Defaults to `False`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on

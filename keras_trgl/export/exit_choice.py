@@ -14,6 +14,7 @@ from keras_trgl.export.calibration import Calibration, checked, parts
 from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
 from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
+from keras_trgl.export.intake import check_one_input
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.risk_bound import check_enough, last_safe
 from keras_trgl.export.signatures import Exits
@@ -207,6 +208,7 @@ def choose_exit(
     calibration = checked(calibration)
     check_model(model)
     check_choice("predictions", predictions, ("logits", "probabilities"))
+    check_one_input(model.stages, "`choose_exit`")
     x, labels = _rows(data)
     if goal == "risk":
         check_enough(len(parts(len(labels), calibration, True)[1]), bound, calibration.confidence)

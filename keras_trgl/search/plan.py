@@ -145,7 +145,7 @@ def plan(
 
     Args:
         model_or_blocks: list of layers, built or not, or a `keras.Model` that `from_model` takes,
-            whose units are its blocks; remat is not weighed for it.
+            whose units are its blocks.
         batch_size: int ≥ 1, examples.
         max_bytes: int ≥ 1, bytes.
         head: unbuilt layer that every stage gets a copy of. Must be given. Defaults to `None`.
@@ -195,9 +195,7 @@ def plan(
     )
     stored = regime.capacity if isinstance(regime, Buffered) else 0
     is_model = units.is_model
-    # A stage of a model is one block, of which nothing could be made again.
-    lengths = (None,) if is_model else (None, 1)
-    weighed = sorted(_weigh(counted, len(blocks), stored, lengths), key=lambda one: one.work)
+    weighed = sorted(_weigh(counted, len(blocks), stored, (None, 1)), key=lambda one: one.work)
     best = next((one for one in weighed if one.predicted_bytes <= max_bytes), None)
     if best is None:
         raise ValueError(_refusal(counted, blocks, weighed, max_bytes))
