@@ -93,7 +93,7 @@ class NetworkBytes:
         done = Progress(len(blocks), verbose)
         for place, block in enumerate(done.of(blocks)):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
-            now, dtype = self._after(block, now), block.compute_dtype
+            now, dtype = shape_after(block, now), block.compute_dtype
             own = head[place] if isinstance(head, list) else head
             if own is None:
                 self.heads.append(None)
@@ -102,13 +102,6 @@ class NetworkBytes:
                 own = copy_layer(own)
                 follow_format(own, blocks[: place + 1])
             self.heads.append(self._traced(own, now, dtype, None, True))
-
-    @staticmethod
-    def _after(block: Any, shape: Shape) -> Shape:
-        """Give the shape of the tensor that heads read after a block."""
-        declared = keras.tree.flatten(block.given) if passes_several(block) else []
-        shapes: Any = tuple(tuple(one.shape) for one in declared) or shape
-        return main_shape(output_shape(block, shapes))
 
     def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:
         key = kind_of(layer, shape, dtype, options)
@@ -212,6 +205,18 @@ class NetworkBytes:
             kept = [dataclasses.replace(one, stays=False) for one in parts[last:]]
             parts = [*again, *kept]
         return in_a_row([*parts, *head], held=parts[-1].output if hands_on and head else 0)
+
+
+def shape_after(block: Any, shape: Shape) -> Shape:
+    """Give the shape of the tensor that heads read after a block.
+
+    Args:
+        block: layer.
+        shape: tuple, its input's shape, where that is one tensor.
+    """
+    declared = keras.tree.flatten(block.given) if passes_several(block) else []
+    shapes: Any = tuple(tuple(one.shape) for one in declared) or shape
+    return main_shape(output_shape(block, shapes))
 
 
 def in_a_row(parts: Sequence[BlockBytes], held: int = 0) -> BlockBytes:

@@ -13,14 +13,14 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.devices import current_device
-from keras_trgl.layers.chain import build_layer, output_shape
+from keras_trgl.layers.chain import build_layer, passes_several
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import config_of, follow_format
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
 from keras_trgl.splitting.kinds import kind_of
-from keras_trgl.splitting.network_bytes import NetworkBytes
+from keras_trgl.splitting.network_bytes import NetworkBytes, shape_after
 from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
 from keras_trgl.splitting.units import units_of
@@ -162,7 +162,7 @@ def profile(
             if counted
             else size * activation_bytes(block, (None, *shape[1:]))
         )
-        shape = (size, *output_shape(block, (None, *shape[1:]))[1:])
+        shape = (size, *shape_after(block, (None, *shape[1:]))[1:])
         head_kinds.append(None if head is None else _kind(kinds, head, shape, True))
         head_bytes.append(0 if head is None else size * _head_bytes(head, shape))
     seconds = measured(kinds, repeats, verbose)
@@ -222,30 +222,42 @@ def _head_bytes(head: Any, shape: Shape) -> int:
     return activation_bytes(_copy(head, shape), (None, *shape[1:]))
 
 
+def _noise(shape: Shape, dtype: str) -> Any:
+    """Give noise, and noughts of whole numbers, such as tokens, where noughts do for all."""
+    sides = [side or 1 for side in shape]
+    noise = np.random.default_rng(0).normal(size=sides) if "float" in dtype else np.zeros(sides)
+    return tf.constant(noise, dtype=dtype)
+
+
+def _floats(x: Any) -> bool:
+    return bool(x.dtype.is_floating)
+
+
 def _pass(layer: Any, shape: Shape, needs_gradient: bool) -> Callable[[], Any]:
     """Give a function that runs a layer forward and backward."""
     # A unit of a model tells no configuration, and is one of a copy already.
     is_unit = layer.built and config_of(layer) is None
     copy = layer if is_unit else _copy(layer, shape)
-    declared = getattr(copy, "declared_input", None) or copy
-    dtype = getattr(declared, "dtype" if is_unit else "compute_dtype", None)
-    noise = np.random.default_rng(0).normal(size=[side or 1 for side in shape])
-    # Of whole numbers, such as tokens, noughts do for all.
-    noise = noise if "float" in (dtype or "float") else np.zeros(noise.shape)
-    x = tf.constant(noise, dtype=dtype or keras.config.floatx())
+    own = [(tuple(shape), getattr(copy, "compute_dtype", None) or keras.config.floatx())]
+    if is_unit:
+        own = [((shape[0], *one.shape[1:]), one.dtype) for one in keras.tree.flatten(copy.given)]
+    x = [_noise(*one) for one in own]
     variables = [one.value for one in copy.trainable_variables]
 
+    several = passes_several(copy)
     # A function's own graph does not know the device that it is called on.
     device = current_device()
 
     @tf.function(autograph=False, jit_compile=False)
     def run() -> Any:
         with tf.device(device):
-            start = tf.identity(x)
-            output = copy(start, training=True)
-            wanted = [*variables, *([start] if needs_gradient else [])]
-            given = [tf.ones_like(output)]
-            found = tf.gradients(output, wanted, grad_ys=given) if wanted else [output]
+            start = [tf.identity(one) for one in x]
+            given = keras.tree.pack_sequence_as(copy.given, start) if several else start[0]
+            output = [one for one in keras.tree.flatten(copy(given, training=True)) if _floats(one)]
+            inputs = [one for one in start if _floats(one)] if needs_gradient else []
+            wanted = [*variables, *inputs]
+            above = [tf.ones_like(one) for one in output]
+            found = tf.gradients(output, wanted, grad_ys=above) if wanted else output
             # One number that needs them all.
             sums = [tf.cast(tf.reduce_sum(one), "float32") for one in found if one is not None]
             return tf.add_n(sums)

@@ -21,6 +21,14 @@ def brought():
     return keras.Model(inputs, x)
 
 
+def with_skip():
+    inputs = keras.Input((8, 8, 4))
+    first = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    inner = keras.layers.Conv2D(4, 3, padding="same")(first)
+    inner = keras.layers.Conv2D(4, 3, padding="same")(inner)
+    return keras.Model(inputs, keras.layers.Concatenate()([inner, first]))
+
+
 def transformer():
     tokens = keras.Input((6,), dtype="int32")
     x = keras.layers.Embedding(11, 8)(tokens)
@@ -57,6 +65,14 @@ def test_a_model_of_tokens_has_a_profile_of_its_units():
     assert min(costs.block_bytes) > 2 * 2 * 6 * 8 * 4
     assert costs.stage_bytes(0, 3) > costs.stage_bytes(0, 1)
     assert by_time(model, 3, costs) == [1, 1, 1]
+
+
+def test_a_skip_across_cuts_is_counted_and_measured():
+    model = with_skip()
+    costs = profile(model, 2, repeats=1)
+    assert len(costs.block_seconds) == len(by_depth(model, len(costs.block_seconds)))
+    assert min(costs.block_seconds) > 0
+    assert trgl.plan(model, 4, 2**30, head=LinearHead(3)).predicted_bytes > 0
 
 
 def test_published_sizes_are_of_as_many_blocks():
