@@ -56,6 +56,9 @@ def _twin(calls: Sequence[Any], cut: CutModel) -> Value:
 
 
 def _packed(model: Any, given: Sequence[Any]) -> Any:
+    if isinstance(model, keras.Sequential):
+        # It has one input, and until it is called no `input` to ask for its structure.
+        return given[0]
     if getattr(model, "inputs", None) and len(model.inputs) == len(given):
         return keras.tree.pack_sequence_as(model.input, list(given))
     return given[0]
