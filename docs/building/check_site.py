@@ -66,7 +66,7 @@ def check(pages):
                 outside.setdefault(address, []).append(where)
                 continue
             base = SITE if parts.path.startswith("/") else path.parent
-            # The page for what is not found is shown at any address, so its links begin at the top.
+            # The page for what is not found is shown at any address: its links begin at the top.
             inner = urllib.parse.unquote(parts.path).lstrip("/")
             target = (base / inner).resolve() if inner else path
             target = target / "index.html" if target.is_dir() else target

@@ -1,4 +1,4 @@
-"""What the site needs beside its theme: folders in the navigation, and formulas without a script."""
+"""What the site needs beside its theme: folders in the navigation, formulas without a script."""
 
 import pathlib
 import re
@@ -17,7 +17,9 @@ def on_config(config):
     for entry in config["nav"]:
         for title, value in entry.items():
             if value in FOLDERS:
-                pages = sorted((root / value).glob("*.md"), key=lambda one: (one.stem != "index", one))
+                pages = sorted(
+                    (root / value).glob("*.md"), key=lambda one: (one.stem != "index", one)
+                )
                 # Of the API all names stand first, in a page beside the folder.
                 first = [root / f"{value}.md"] if (root / f"{value}.md").exists() else []
                 entry[title] = [page.relative_to(root).as_posix() for page in first + pages]
