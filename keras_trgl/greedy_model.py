@@ -27,6 +27,7 @@ from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
 from keras_trgl.registration import public
 from keras_trgl.training.compiled_steps import readable_errors
+from keras_trgl.training.delayed_step import check_jit
 from keras_trgl.training.fit_setup import FitArguments, FitSetup
 from keras_trgl.training.keras_loop import KerasLoop
 from keras_trgl.training.subclass_hooks import check_overrides
@@ -55,7 +56,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     Args:
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
         heads: list of K layers, from features to prediction.
-        method: `Method`, or `"trgl"`, `"vangl"`, `"end_to_end"`. Defaults to `"trgl"`.
+        method: `Method`, or the name of one that takes no arguments: `"trgl"`, `"vangl"`,
+            `"end_to_end"`, `"ddg"`, …. Defaults to `"trgl"`.
         regime: `Regime`, or `"parallel"`, `"sequential"`, `"multi_lap"`, `"buffered"`. Defaults
             to `"parallel"`.
         seed: int ≥ 0 or `None`. Seed of initial weights and of the order of the data; `None`
@@ -205,11 +207,12 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
-                several devices; `micro_batches` with replicas or with XLA; or the scope of
-                another strategy than the model's.
+                several devices or with late gradients; `micro_batches` with replicas or with XLA;
+                or the scope of another strategy than the model's.
         """
         given = locals()
         self.placement.check_scope(self.name)
+        check_jit(self.method, self._network.num_stages, jit_compile)
         self.placement.check_jit(jit_compile)
         with self.distribute_strategy.scope():
             super().compile(**self._trainer.compile(given))

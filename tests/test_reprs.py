@@ -26,7 +26,7 @@ def exit_choice(num_stages):
         np.linspace(0.5, 0.87654, num_stages),
         np.geomspace(1e-4, 0.0123, num_stages),
     )
-    curve = {"threshold": tuple(np.linspace(0, 1, 202)), "accuracy": (0.5,) * 202}
+    curve = {"thresholds": tuple(np.linspace(0, 1, 202)), "accuracy": (0.5,) * 202}
     return trgl.export.ExitChoice(
         num_stages,
         (0.912345,) * (num_stages - 1),
@@ -106,6 +106,10 @@ EXAMPLES = {
     "distribute.StageParallelStrategy": (
         lambda: trgl.distribute.StageParallelStrategy(["CPU:0", "CPU:1"], schedule="synchronous"),
         "StageParallelStrategy(devices=('CPU:0', 'CPU:1'), schedule='synchronous')",
+    ),
+    "export.Calibration": (
+        lambda: trgl.export.Calibration(temperature=True),
+        "Calibration(temperature=True)",
     ),
     "export.ExitChoice": (
         lambda: exit_choice(2),
@@ -211,6 +215,11 @@ EXAMPLES = {
     "methods.AugLocal": (
         lambda: trgl.methods.AugLocal(3, pyramid=True),
         "AugLocal(depth=3, pyramid=True)",
+    ),
+    "methods.DDG": (trgl.methods.DDG, "DDG()"),
+    "methods.FeaturesReplay": (
+        lambda: trgl.methods.FeaturesReplay(True),
+        "FeaturesReplay(doubles_first_rate=True)",
     ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "losses.SupervisedContrastive": (

@@ -9,6 +9,7 @@ and the test images are looked at once.
 import keras
 import keras_trgl as trgl
 import numpy as np
+from matplotlib.figure import Figure
 
 data = trgl.datasets.load("digits").hold_out(0.3)
 blocks = trgl.architectures.resnet(depth=14, input_shape=data.input_shape)
@@ -18,11 +19,22 @@ model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=Tru
 model.fit(data.stream(batch_size=32, seed=0), epochs=8, verbose=0)
 
 # %%
-# At most one point may be lost against the last depth.
-choice = trgl.export.choose_exit(model, data.arrays("validation"), max_drop=0.01)
+# The most accurate choice of a mean depth of at most 1.5, with one threshold for all exits. A point
+# of the curve is a threshold.
+one_for_all = trgl.export.Calibration(per_exit=False)
+choice = trgl.export.choose_exit(
+    model, data.arrays("validation"), max_depth=1.5, calibration=one_for_all
+)
 print("accuracy of each depth:", [round(value, 3) for value in choice.accuracy])
 print("thresholds:", [round(value, 3) for value in choice.thresholds])
-choice.plot("curve.png")
+figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+axes = figure.add_subplot()
+axes.plot(choice.curve["mean_depth"], choice.curve["accuracy"], label="early exit")
+axes.plot([1, 2, 3], choice.accuracy, "o", label="depth k alone")
+axes.set(xlabel="mean depth", ylabel="accuracy on held-out images")
+axes.grid(alpha=0.3)
+axes.legend()
+figure.savefig("curve.png", dpi=110)
 
 # %%
 # What those thresholds do on test images: each row takes the first depth that is sure enough.

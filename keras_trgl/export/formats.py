@@ -242,7 +242,7 @@ class _Exporter:
                 "`encoded` out; `export_serving` can decode."
             )
         stages, heads, shape = live_parts(model, depth)
-        self._live = LiveModel(stages, heads, inputs, "values")
+        self._live = LiveModel(stages, heads, inputs, Outputs("values"))
         stages, heads = in_float32(*unplaced(stages, heads, shape), shape)
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec

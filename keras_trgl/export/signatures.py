@@ -71,7 +71,7 @@ class Exits:
             self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
             # Features with their masks, as `apart` gives them.
             spec = tf.nest.map_structure(open_spec, self._stages[-1].structured_outputs)
-            if depth in self.depths:
+            if depth in self.depths or (outputs.average and depth < self.depths[-1]):
                 traced = _traced(_prediction_of(head), spec, f"head_{depth}")
                 self._heads[depth] = traced
         shape = self._heads[self.depths[-1]].structured_outputs.shape
@@ -90,20 +90,42 @@ class Exits:
         """Give the function of `exit_k`."""
 
         def run(inputs: Tensor) -> dict[str, Tensor]:
-            x = self.prepare(inputs)
-            for stage in self._stages[:depth]:
+            x, found = self.prepare(inputs), None
+            for at, stage in enumerate(self._stages[:depth], start=1):
                 x = stage(x)
-            return self.described(self._heads[depth](x))
+                if at == depth or self.outputs.average:
+                    prediction, found = self._exit(at, x, found)
+            return self.described(prediction)
 
         return run
 
+    def _exit(self, depth: int, features: Any, before: Any) -> tuple[Tensor, Any]:
+        """Give what an exit predicts, `(batch, units)`, and the sum of probabilities so far.
+
+        Args:
+            depth: int, 1…K.
+            features: its stage's, as `apart` gives them.
+            before: the sum of probabilities of the exits before, where they are averaged; `None`
+                at the first.
+        """
+        kind, prediction = self.outputs.predictions, self._heads[depth](features)
+        if self.outputs.temperatures is not None:
+            prediction = tempered(prediction, kind, float(self.outputs.temperatures[depth - 1]))
+        if not self.outputs.average:
+            return prediction, None
+        total = class_probabilities(prediction, kind)
+        total = total if before is None else total + before
+        mean = total / depth
+        return (logits_of(mean) if kind == "logits" else mean), total
+
     def every(self, inputs: Tensor) -> dict[str, Tensor]:
         """Give what `all_exits` does: every output of every exit, its depth in its name."""
-        found, x = {}, self.prepare(inputs)
+        found, x, total = {}, self.prepare(inputs), None
         for depth, stage in enumerate(self._stages, start=1):
             x = stage(x)
             if depth in self._heads:
-                described = self.described(self._heads[depth](x))
+                prediction, total = self._exit(depth, x, total)
+                described = self.described(prediction)
                 found.update({f"{name}_{depth}": value for name, value in described.items()})
         return found
 
@@ -115,10 +137,10 @@ class Exits:
                 the k-th.
         """
 
-        def leave(depth: int, features: Any) -> tuple[Tensor, Tensor]:
+        def leave(depth: int, features: Any, before: Any) -> tuple[Tensor, Tensor]:
             """Give predictions and exits of rows that come out of stage `depth` − 1."""
             features = self._stages[depth - 1](features)
-            predictions = self._heads[depth](features)
+            predictions, total = self._exit(depth, features, before)
             exits = tf.fill(tf.shape(predictions)[:1], depth)
             if depth == len(self._stages):
                 return predictions, exits
@@ -126,8 +148,11 @@ class Exits:
 
             def go_on() -> tuple[Tensor, Tensor]:
                 unsure = tf.where(~sure)
-                left = tf.nest.map_structure(lambda one: tf.gather_nd(one, unsure), features)
-                later = leave(depth + 1, left)
+                left = tf.nest.map_structure(
+                    lambda one: None if one is None else tf.gather_nd(one, unsure),
+                    (features, total),
+                )
+                later = leave(depth + 1, *left)
                 return (
                     tf.tensor_scatter_nd_update(predictions, unsure, later[0]),
                     tf.tensor_scatter_nd_update(exits, unsure, later[1]),
@@ -136,7 +161,7 @@ class Exits:
             return tf.cond(tf.reduce_all(sure), lambda: (predictions, exits), go_on)
 
         def run(inputs: Tensor) -> dict[str, Tensor]:
-            predictions, exits = leave(1, self.prepare(inputs))
+            predictions, exits = leave(1, self.prepare(inputs), None)
             # A condition forgets shapes, and a signature shows them.
             predictions = tf.ensure_shape(predictions, (None, self.units))
             return {**self.described(predictions), "exit": tf.ensure_shape(exits, (None,))}
@@ -188,6 +213,24 @@ def class_probabilities(predictions: Tensor, kind: str) -> Tensor:
     if predictions.shape[-1] == 1:
         return keras.ops.sigmoid(predictions)
     return keras.ops.softmax(predictions)
+
+
+def tempered(predictions: Tensor, kind: str, temperature: float) -> Tensor:
+    """Give predictions `(batch, units)` whose logits were divided by a temperature."""
+    if kind == "logits":
+        return predictions / temperature
+    return class_probabilities(logits_of(predictions) / temperature, "logits")
+
+
+def logits_of(probabilities: Tensor) -> Tensor:
+    """Give logits of probabilities, `(batch, units)`; of a single unit those of its sigmoid."""
+    small = 1e-30
+    if probabilities.shape[-1] == 1:
+        odds = keras.ops.maximum(probabilities, small) / keras.ops.maximum(
+            1.0 - probabilities, small
+        )
+        return keras.ops.log(odds)
+    return keras.ops.log(keras.ops.maximum(probabilities, small))
 
 
 def confidence(predictions: Tensor, kind: str) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.export.exit_predictions import exit_predictions
 from keras_trgl.export.exported_parts import compute_types
 from keras_trgl.export.intake import Intake
-from keras_trgl.export.options import Inputs
+from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.no_head import NoHead
@@ -56,13 +57,14 @@ class LiveModel:
         stages: the model's own stages 1…k.
         heads: the heads, as many.
         inputs: how data come in.
-        kind: what the heads give, as in `Outputs`.
+        outputs: what the heads predict.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, kind: str
+        self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, outputs: Outputs
     ) -> None:
-        self.stages, self.heads, self.kind = stages, heads, kind
+        self.stages, self.heads, self.kind = stages, heads, outputs.predictions
+        self._outputs = outputs
         self._intake = Intake(inputs, stages[0].blocks)
         layers = [block for stage in stages for block in stage.blocks] + list(heads)
         dtypes = {name for layer in layers for name in compute_types(layer)}
@@ -77,7 +79,8 @@ class LiveModel:
                 x = block(x, training=False)
             given = None if isinstance(head, NoHead) else head(x, training=False)
             found.append(None if given is None else tf.cast(given, tf.float32).numpy())
-        return found
+        own = self._outputs
+        return exit_predictions(found, own.predictions, own.temperatures, own.average)
 
     def compare(self, name: str, got: dict[str, Any], wanted: Any) -> float:
         """Compare all outputs of one exit with its live predictions `(batch, units)`.

@@ -1,6 +1,7 @@
 """Where the stages of one model live, as the strategy that is in force wants it."""
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -183,17 +184,19 @@ class Placement:
         """
         if not self.is_open or self.strategy is None:
             return
-        self.is_open, costs = False, []
-        for stage, head in zip(stages, heads, strict=True):
-            if self.strategy.stage_devices == "memory":
-                counted = stage_bytes(stage.blocks, head, shape, method, len(stages))
-                costs.append(float(counted(0, len(stage.blocks))))
-            else:
-                # On one device for all: what counts is the ratio between stages.
-                with tf.device(self.strategy.devices[0]):
-                    own = None if isinstance(head, NoHead) else head
-                    times = profile(stage.blocks, PROFILED_BATCH, head=own, input_shape=shape[1:])
-                costs.append(times.stage_seconds(0, len(stage.blocks)))
+        self.is_open, costs = False, list[float]()
+        if self.strategy.stage_devices == "memory":
+            ends = list(itertools.accumulate(len(stage.blocks) for stage in stages))
+            blocks = [block for stage in stages for block in stage.blocks]
+            # Of all at once: a method's nets ask for the depth, the data, and later blocks.
+            counted = stage_bytes(blocks, heads, shape, method, len(stages), ends)
+            costs = [float(counted(*cut)) for cut in zip([0, *ends], ends, strict=False)]
+        for stage, head in () if costs else zip(stages, heads, strict=True):
+            # On one device for all: what counts is the ratio between stages.
+            with tf.device(self.strategy.devices[0]):
+                own = None if isinstance(head, NoHead) else head
+                times = profile(stage.blocks, PROFILED_BATCH, head=own, input_shape=shape[1:])
+            costs.append(times.stage_seconds(0, len(stage.blocks)))
             shape = tuple(stage.compute_output_shape(shape))
         sizes = min_max_partition(
             len(costs), len(self.strategy.devices), lambda start, end: sum(costs[start:end])

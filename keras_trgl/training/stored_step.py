@@ -68,13 +68,7 @@ class StoredStep:
             bool: whether they are new.
         """
         x, y, sample_weight, data = spec
-        given = leaves_of(spec)
-        if any(one.shape.rank is None or None in one.shape[1:] for one in given):
-            shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
-            raise ValueError(
-                "Batches that are stored between stages must have one shape. Received: "
-                f"{shapes}. Pad them all to one length, or use `Parallel()` on one device."
-            )
+        self.check_shapes(spec)
         specs = [(sides, y, sample_weight, data) for sides in self._crossing(x)]
         if len(self.buffers) == len(specs) and all(
             buffer.fits(one) for buffer, one in zip(self.buffers, specs, strict=True)
@@ -85,6 +79,21 @@ class StoredStep:
             with reader.on_device():
                 self.buffers.append(FeatureBuffer(self.capacity, one, self.reuse_limit))
         return True
+
+    @staticmethod
+    def check_shapes(spec: Any) -> None:
+        """Raise unless what is stored has one shape.
+
+        Raises:
+            ValueError: an axis but the batch's is open.
+        """
+        given = leaves_of(spec)
+        if any(one.shape.rank is None or None in one.shape[1:] for one in given):
+            shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
+            raise ValueError(
+                "Batches that are stored between stages must have one shape. Received: "
+                f"{shapes}. Pad them all to one length, or use `Parallel()` on one device."
+            )
 
     def _crossing(self, x: Any) -> list[Any]:
         """Give specs of what crosses each cut, as `apart` gives it.
