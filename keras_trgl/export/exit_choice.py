@@ -9,17 +9,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, needed
+from keras_trgl.checks import check_choice
 from keras_trgl.export.calibration import Calibration, checked, parts
 from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
 from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
+from keras_trgl.export.intake import check_one_input
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.risk_bound import check_enough, last_safe
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import shared_path, threshold_path
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
+from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
@@ -108,7 +110,7 @@ class ExitChoice:
         Args:
             outputs: list of K arrays, `(examples, classes)`: what the heads give, as
                 `model.predict_exits(x)` has it.
-            labels: int array, `(examples,)`: numbers of classes.
+            labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
             predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
 
         Returns:
@@ -120,35 +122,21 @@ class ExitChoice:
         curve = curve_of(right, sure, self.latency, path)
         return {"thresholds": path} | {name: tuple(map(float, v)) for name, v in curve.items()}
 
-    def plot(self, path: Any) -> None:
-        """Draw accuracy over mean depth, and over mean time, with the single depths.
+    def plot(self, path: Any = None, subject: str | None = None) -> Any:
+        """Draw accuracy over mean depth and mean time, with the single depths; see `plot.exits`.
 
         Args:
-            path: str or path of the picture; its ending says the format.
+            path: str or path of the picture; its ending says the format. `None` writes none.
+                Defaults to `None`.
+            subject: str. Data set and model for the title. Defaults to `None`.
+
+        Returns:
+            `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        figures = needed("matplotlib.figure", "plot", "A picture")
-        figure = figures.Figure(figsize=(9.6, 3.4), layout="constrained")
-        place = self.curve["thresholds"].index(self.thresholds)
-        depths = range(1, len(self.accuracy) + 1)
-        sides = {
-            "mean_depth": ("mean depth", 1.0, depths),
-            "mean_latency": ("mean time of a call, ms", 1e3, self.latency),
-        }
-        for axes, (name, (label, unit, alone)) in zip(
-            figure.subplots(1, 2, sharey=True), sides.items(), strict=True
-        ):
-            x = [unit * one for one in self.curve[name]]
-            axes.plot(x, self.curve["accuracy"], label="confident exit")
-            axes.plot([unit * one for one in alone], self.accuracy, "o", label="depth k alone")
-            axes.plot(x[place], self.curve["accuracy"][place], "*", ms=12, label="chosen")
-            axes.set_xlabel(label)
-            axes.grid(alpha=0.3)
-        figure.axes[0].set_ylabel("accuracy on held-out data")
-        figure.axes[0].legend()
-        figure.savefig(path, dpi=130)
+        return draw_exits(self, subject, path)
 
 
 @public
@@ -220,6 +208,7 @@ def choose_exit(
     calibration = checked(calibration)
     check_model(model)
     check_choice("predictions", predictions, ("logits", "probabilities"))
+    check_one_input(model.stages, "`choose_exit`")
     x, labels = _rows(data)
     if goal == "risk":
         check_enough(len(parts(len(labels), calibration, True)[1]), bound, calibration.confidence)
@@ -252,13 +241,13 @@ def choose_exit_from(
     Args:
         outputs: list of K arrays, `(examples, classes)`: what the heads give, as
             `model.predict_exits(x)` has it.
-        labels: int array, `(examples,)`: numbers of classes.
+        labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
         latency: sequence of K floats, seconds: time of a call of each depth.
         max_drop: float ≥ 0, as in `choose_exit`. Defaults to `None`.
         max_latency: float > 0, seconds, as in `choose_exit`. Defaults to `None`.
         max_depth: float ≥ 1, as in `choose_exit`. Defaults to `None`.
         target: float, 0 to 1, as in `choose_exit`. Defaults to `None`.
-        risk: float, above 0 and below 1, as in `choose_exit`. Defaults to `None`.
+        risk: float > 0 and < 1, as in `choose_exit`. Defaults to `None`.
         predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
         calibration: `Calibration`, or `None` for `Calibration()`. Its `batch_size` and `repeats`
             have no part here. Defaults to `None`.

@@ -214,7 +214,8 @@ def _write(wanted: dict[str, Signature], folder: Path, stages: list[Any]) -> Non
 def _samples(wanted: dict[str, Signature]) -> dict[str, dict[str, Any]]:
     """Give every signature's inputs by name."""
     spec = wanted["serving_default"][1]
-    arrays = {spec.name: sample_of(spec)}
+    specs = list(spec.values()) if isinstance(spec, dict) else [spec]
+    arrays = {one.name: sample_of(one, seed) for seed, one in enumerate(specs)}
     encoded = {"image_bytes": encoded_sample(spec.shape[1:])} if "encoded" in wanted else {}
     return {name: encoded if name == "encoded" else arrays for name in wanted}
 
@@ -231,7 +232,7 @@ def _compare(
     default = outputs.default_exit or depths[-1]
     largest = 0.0
     for name, arrays in samples.items():
-        rows = next(iter(arrays.values()))
+        rows: Any = arrays if len(arrays) > 1 else next(iter(arrays.values()))
         if name == "encoded":
             rows = np.stack([tf.io.decode_image(one).numpy() for one in rows])
         wanted = live.predictions(rows)

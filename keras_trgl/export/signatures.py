@@ -15,10 +15,11 @@ from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.stage import Stage
-from keras_trgl.network.passing import apart, together
+from keras_trgl.network.passing import apart, main, together
 from keras_trgl.types import Shape, Tensor
 
-Signature = tuple[Callable[[Tensor], dict[str, Tensor]], tf.TensorSpec]
+Signature = tuple[Callable[[Any], dict[str, Tensor]], Any]
+"""A function, and the spec of what it takes, or a dict of specs by the names of several inputs."""
 
 PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
@@ -43,7 +44,7 @@ class Exits:
         self,
         stages: Sequence[Stage],
         heads: Sequence[Any],
-        input_shape: Shape,
+        input_shape: Any,
         inputs: Inputs,
         outputs: Outputs,
         depths: Sequence[int],
@@ -55,17 +56,10 @@ class Exits:
         self.labels = None
         if outputs.class_names is not None:
             self.labels = [str(name).encode() for name in outputs.class_names]
-        shape = (None, *(inputs.shape or input_shape[1:]))
         intake = Intake(inputs, stages[0].blocks)
-        self.spec = tf.TensorSpec(shape, intake.dtype, "inputs")
-        layer = inputs.preprocess
-        if isinstance(layer, keras.layers.Layer) and not layer.built:
-            # What a layer makes while a function is traced cannot be used outside.
-            layer.build(shape)
-        prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
-        _check_preprocess(prepare, input_shape)
-        self._prepare = prepare
-        spec: Any = (open_spec(prepare.structured_outputs), {})
+        self._prepare = self._prepared(intake, inputs, input_shape)
+        given = tf.nest.map_structure(open_spec, self._prepare.structured_outputs)
+        spec: Any = (given, {})
         self._stages, self._heads = [], {}
         for depth, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
             self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
@@ -82,14 +76,32 @@ class Exits:
             )
         self.units = int(shape[-1])
 
-    def prepare(self, inputs: Tensor) -> Any:
+    def _prepared(self, intake: Intake, inputs: Inputs, input_shape: Any) -> Any:
+        """Give the traced function of what a client sends, and settle its spec."""
+        if intake.several is not None:
+            self.spec: Any = {
+                name: tf.TensorSpec((None, *one.shape[1:]), one.dtype, name)
+                for name, one in intake.several.by_name.items()
+            }
+            return _traced(intake, self.spec, "preprocess")
+        shape = (None, *(inputs.shape or input_shape[1:]))
+        self.spec = tf.TensorSpec(shape, intake.dtype, "inputs")
+        layer = inputs.preprocess
+        if isinstance(layer, keras.layers.Layer) and not layer.built:
+            # What a layer makes while a function is traced cannot be used outside.
+            layer.build(shape)
+        prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
+        _check_preprocess(prepare, input_shape)
+        return prepare
+
+    def prepare(self, inputs: Any) -> Any:
         """Give the model's data from what a client sends, as `apart` gives what crosses a cut."""
         return self._prepare(inputs), {}
 
-    def single(self, depth: int) -> Callable[[Tensor], dict[str, Tensor]]:
+    def single(self, depth: int) -> Callable[[Any], dict[str, Tensor]]:
         """Give the function of `exit_k`."""
 
-        def run(inputs: Tensor) -> dict[str, Tensor]:
+        def run(inputs: Any) -> dict[str, Tensor]:
             x, found = self.prepare(inputs), None
             for at, stage in enumerate(self._stages[:depth], start=1):
                 x = stage(x)
@@ -118,7 +130,7 @@ class Exits:
         mean = total / depth
         return (logits_of(mean) if kind == "logits" else mean), total
 
-    def every(self, inputs: Tensor) -> dict[str, Tensor]:
+    def every(self, inputs: Any) -> dict[str, Tensor]:
         """Give what `all_exits` does: every output of every exit, its depth in its name."""
         found, x, total = {}, self.prepare(inputs), None
         for depth, stage in enumerate(self._stages, start=1):
@@ -129,7 +141,7 @@ class Exits:
                 found.update({f"{name}_{depth}": value for name, value in described.items()})
         return found
 
-    def confident(self, thresholds: Sequence[float]) -> Callable[[Tensor], dict[str, Tensor]]:
+    def confident(self, thresholds: Sequence[float]) -> Callable[[Any], dict[str, Tensor]]:
         """Give the function of `confident_exit`: rows leave when they are sure.
 
         Args:
@@ -160,7 +172,7 @@ class Exits:
 
             return tf.cond(tf.reduce_all(sure), lambda: (predictions, exits), go_on)
 
-        def run(inputs: Tensor) -> dict[str, Tensor]:
+        def run(inputs: Any) -> dict[str, Tensor]:
             predictions, exits = leave(1, self.prepare(inputs), None)
             # A condition forgets shapes, and a signature shows them.
             predictions = tf.ensure_shape(predictions, (None, self.units))
@@ -280,8 +292,11 @@ def signatures(
 
 
 def _traced(function: Callable[[Any], Any], spec: Any, name: str) -> Any:
-    function.__name__ = name
-    return tf.function(function, autograph=False).get_concrete_function(spec)
+    def run(given: Any) -> Any:
+        return function(given)
+
+    run.__name__ = name
+    return tf.function(run, autograph=False).get_concrete_function(spec)
 
 
 def _features_of(stage: Stage) -> Callable[[Any], Any]:
@@ -296,7 +311,7 @@ def _features_of(stage: Stage) -> Callable[[Any], Any]:
 
 
 def _prediction_of(head: Any) -> Callable[[Any], Tensor]:
-    return lambda sides: tf.cast(head(together(sides), training=False), tf.float32)
+    return lambda sides: tf.cast(head(main(together(sides)), training=False), tf.float32)
 
 
 def _prepare_by(intake: Intake, shape: Sequence[Any]) -> Callable[[Tensor], Tensor]:

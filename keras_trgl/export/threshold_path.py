@@ -46,7 +46,8 @@ def threshold_path(gain: Any, sure: Any, cost: Any) -> list[tuple[float, ...]]:
     Returns:
         List of tuples of K − 1 floats, without repeats; the first never leaves, the last at once.
     """
-    cost = np.asarray(cost, float) / np.max(cost)
+    # A deeper exit costs no less; where a measurement says so, that is noise.
+    cost = np.maximum.accumulate(np.asarray(cost, float)) / np.max(cost)
     never, at_once = np.full(len(sure) - 1, NEVER), np.zeros(len(sure) - 1)
     found, thresholds = [never], never
     for price in PRICES:

@@ -14,6 +14,7 @@ from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.no_head import NoHead
+from keras_trgl.network.passing import main
 from keras_trgl.types import Shape
 
 ROWS = 8
@@ -37,9 +38,9 @@ def sample_of(spec: Any, seed: int = 0) -> Any:
         return rng.integers(0, 256, shape, "uint8")
     if spec.dtype == tf.string:
         return rng.choice(np.array([b"a", b"b c", b""], object), shape)
-    if spec.dtype.is_integer:
+    if spec.dtype.is_integer or spec.dtype.is_bool:
         return rng.integers(0, 2, shape).astype(spec.dtype.as_numpy_dtype)
-    return rng.normal(size=shape).astype("float32")
+    return rng.normal(size=shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def encoded_sample(shape: Shape, seed: int = 0) -> Any:
@@ -77,7 +78,7 @@ class LiveModel:
         for stage, head in zip(self.stages, self.heads, strict=True):
             for block in stage.blocks:
                 x = block(x, training=False)
-            given = None if isinstance(head, NoHead) else head(x, training=False)
+            given = None if isinstance(head, NoHead) else head(main(x), training=False)
             found.append(None if given is None else tf.cast(given, tf.float32).numpy())
         own = self._outputs
         return exit_predictions(found, own.predictions, own.temperatures, own.average)
@@ -164,6 +165,9 @@ def check_numbers(folder: Path, layers: Sequence[Any]) -> int:
 
 def row_by_row(signature: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """Give a signature's outputs for rows that are sent one at a time."""
-    ((key, rows),) = inputs.items()
-    single = [signature(**{key: tf.constant(rows[i : i + 1])}) for i in range(len(rows))]
+    count = len(next(iter(inputs.values())))
+    single = [
+        signature(**{key: tf.constant(rows[i : i + 1]) for key, rows in inputs.items()})
+        for i in range(count)
+    ]
     return {name: tf.concat([one[name] for one in single], 0) for name in single[0]}

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.devices import device_name, device_of, move_variables
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.layers.inner import seed_generators
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.splitting.by_depth import by_depth
@@ -181,9 +182,18 @@ class Placement:
             shape: shape of the data, batch axis included.
             method: `LocalMethod` whose nets count with their stages' bytes, or `None`. Defaults
                 to `None`.
+
+        Raises:
+            ValueError: several tensors cross a cut.
         """
         if not self.is_open or self.strategy is None:
             return
+        if any(passes_several(block) for stage in stages for block in stage.blocks):
+            raise ValueError(
+                "Stages are weighed for devices where one tensor crosses every cut. Received: "
+                f"stage_devices={self.strategy.stage_devices!r} for a model where several do. "
+                "Name a device for every stage, or leave `stage_devices` out."
+            )
         self.is_open, costs = False, list[float]()
         if self.strategy.stage_devices == "memory":
             ends = list(itertools.accumulate(len(stage.blocks) for stage in stages))

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
 from keras_trgl.feeding.batch_forms import open_spec
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.methods.delayed import DelayedMethod
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
@@ -50,7 +51,12 @@ def _symbolic(spec: Any) -> Any:
 
 
 def _symbolic_features(step: StageStep, shape: Shape) -> Any:
-    return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
+    first = step.stage.blocks[0]
+    if passes_several(first):
+        return keras.tree.map_structure(
+            lambda one: keras.KerasTensor(one.shape, one.dtype), first.given
+        )
+    return keras.KerasTensor(shape, first.compute_dtype)
 
 
 class CompiledSteps:
@@ -87,9 +93,11 @@ class CompiledSteps:
             return
         length, method = segment_length(remat), network.method
         self.is_delayed = isinstance(method, DelayedMethod) and network.num_stages > 1
-        sizes = [len(stage.blocks) for stage in network.stages]
-        joins = self.is_delayed and not getattr(method, "replays", False)
-        tell_of_no_use(length, [sum(sizes)] if joins else sizes)
+        remat_by = None if length is None else Remat(length)
+        if remat_by is not None:
+            sizes = [len(remat_by.pieces(stage.blocks)) for stage in network.stages]
+            joins = self.is_delayed and not getattr(method, "replays", False)
+            tell_of_no_use(remat_by.length, [sum(sizes)] if joins else sizes)
         kind = LinkedStep if self.is_delayed else StageStep
         own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
         placement = network.placement
@@ -103,7 +111,7 @@ class CompiledSteps:
                     kind(
                         *(k + 1, part, exit_model, optimizer, method, told, device),
                         micro_batches=micro_batches,
-                        remat=None if length is None else Remat(length),
+                        remat=remat_by,
                     )
                 )
 

@@ -17,7 +17,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.feeding.batch_forms import filled, leaves_of
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks, mask_of
-from keras_trgl.network.passing import apart, together
+from keras_trgl.network.passing import apart, main, together
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.labels import ignored_class
@@ -207,7 +207,7 @@ class MicroBatches:
         """Give what a part adds to what the loss is divided by, which a mask may decide."""
         (inputs, y, sample_weight, _), _, _ = self._taken(start, stop, None, given)
         # In inference mode, for the mask alone: all else falls out of the traced function.
-        prediction = self._stage_part.head(self._stage_part.stage(inputs, training=False))
+        prediction = self._stage_part.head(main(self._stage_part.stage(inputs, training=False)))
         return [self._divisor(inputs, y, sample_weight, mask_of(prediction))], ([], [])
 
     def _taken(self, start: Any, stop: Any, divisor: Any, given: Any) -> Any:

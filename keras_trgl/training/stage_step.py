@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
-from keras_trgl.network.passing import apart, cut, together
+from keras_trgl.network.passing import apart, cut, main, together
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.micro_batches import LossFactor, MicroBatches, Pass
@@ -350,7 +350,7 @@ class StageStep:
         inputs, y, sample_weight, data = batch
         if not self.part.predicts:
             return None, tf.zeros([], keras.config.floatx())
-        prediction = keeping_mask(lambda x: self.head(x, training=training), features)
+        prediction = keeping_mask(lambda x: self.head(x, training=training), main(features))
         x = inputs if data is None else data
         task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=training)
         return prediction, task

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.batch_forms import leaves_of
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks
 from keras_trgl.network.passing import together
@@ -103,7 +104,9 @@ class StoredStep:
         """
         # Masks only show when the layers run; where none is made, shapes are told without a trace.
         traces = makes_masks(one for step in self.steps for one in inner_layers(step.stage))
-        sides: Any = (tf.nest.flatten(x)[0], {})
+        blocks = [block for step in self.steps for block in step.stage.blocks]
+        traces = traces or any(map(passes_several, blocks))
+        sides: Any = (x if len(tf.nest.flatten(x)) > 1 else tf.nest.flatten(x)[0], {})
         specs = []
         for step in self.steps[:-1]:
             if traces:

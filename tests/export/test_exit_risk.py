@@ -79,6 +79,12 @@ def test_the_path_begins_with_never_and_ends_at_once():
     assert len(path) > 10
 
 
+def test_the_path_begins_with_never_where_times_are_noise():
+    right, sure = pool(100)
+    for cost in ([1.0, 0.9, 0.8], [0.5, 1.1, 1.0], [1.0, 1.0, 1.0]):
+        assert threshold_path(right.astype(float), sure, cost)[0] == (NEVER, NEVER)
+
+
 def test_thresholds_of_their_own_are_as_good_as_any_on_a_grid():
     right, sure = pool(200)
     rows = np.arange(200)
