@@ -42,8 +42,8 @@ $(DEMO)/.stamp: constraints.txt
 # What it needs is installed beside the package's folder, and the package is used from there.
 demo:
 	@echo "The demo trains one ResNet-26 three ways (TRGL, VanGL, end-to-end) on 1,437 images of digits that come"
-	@echo "with scikit-learn, for EPOCHS=$(EPOCHS) each; 30 take about two minutes on two cores, 5 a third of that. It"
-	@echo "leaves a table, a picture, histories and models in runs/quickstart, a few MB."
+	@echo "with scikit-learn, for EPOCHS=$(EPOCHS) each; 30 take about two minutes on two cores. It leaves"
+	@echo "a table, a picture, histories and models in runs/quickstart, 11 MB."
 	@$(MAKE) --no-print-directory $(DEMO)/.stamp
 	PYTHONPATH=. $(DEMO)/bin/python examples/quickstart.py --epochs=$(EPOCHS)
 
