@@ -93,6 +93,12 @@ class CompiledSteps:
             return
         length, method = segment_length(remat), network.method
         self.is_delayed = isinstance(method, DelayedMethod) and network.num_stages > 1
+        if self.is_delayed and any(map(passes_several, network.blocks)):
+            raise ValueError(
+                f"{type(method).__name__} sends gradients back over cuts that one tensor crosses. "
+                "Received: a model where several tensors come in or cross. Cut it elsewhere, or "
+                "train it by a local method, as 'trgl'."
+            )
         remat_by = None if length is None else Remat(length)
         if remat_by is not None:
             sizes = [len(remat_by.pieces(stage.blocks)) for stage in network.stages]

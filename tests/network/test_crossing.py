@@ -413,6 +413,10 @@ REFUSED = {
         lambda folder: export_openvino(NETWORK("gpt"), 3, folder / "net.xml"),
         r"another runtime takes a model of one input. Received: one with 2: token_ids",
     ),
+    "gradients sent back": (
+        lambda folder: compiled(cut("unet", "ddg")[1]),
+        r"DDG sends gradients back over cuts that one tensor crosses. Received: .*several",
+    ),
     "devices by bytes": (placed, r"weighed for devices where one tensor .*'memory'"),
 }
 
