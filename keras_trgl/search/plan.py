@@ -2,25 +2,24 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from keras_trgl.checks import NO_BLOCKS, check_integer, check_list
+from keras_trgl.checks import check_integer
 from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.methods.by_name import get_method
-from keras_trgl.network.from_model import split_model
-from keras_trgl.network.units import EVERY_UNIT
 from keras_trgl.plot.memory import memory
 from keras_trgl.recording import shown
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.by_name import get_regime
+from keras_trgl.regimes.in_turn import InTurn
 from keras_trgl.registration import public
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
 from keras_trgl.splitting.partition import min_max_partition
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape
+from keras_trgl.splitting.units import units_of
 from keras_trgl.types import Shape
 
 MAKES = ("regime", "seed", "name")
@@ -133,14 +132,15 @@ def plan(
     method: Any = "trgl",
     regime: Any = "parallel",
     input_shape: Shape | None = None,
+    verbose: Any = "auto",
 ) -> Plan:
     """Find how to train a network within a budget of bytes, with the least more work.
 
     Stages cost a head each, parts of a batch a little, and remat a forward pass more. Bytes are
     counted, on one device, from the traced passes of every kind of block: weights, gradients, slots
     of the optimizer, the batch, what crosses a cut, and the worst moment of the worst stage. They
-    are those of TensorFlow's allocator on a CPU, most often between 3 % below and 11 % above what
-    `measure_peak` shows, which itself moves by several percent from one run to the next; arrays of
+    are those of TensorFlow's allocator on a CPU, with what it takes more than tensors have as that
+    was measured: `benchmarks/plan` has the peaks that `measure_peak` shows beside them. Arrays of
     data that the caller holds come on top.
 
     Args:
@@ -154,6 +154,8 @@ def plan(
         regime: `Regime` or its name; stores of `Buffered` count. Defaults to `"parallel"`.
         input_shape: tuple without the batch axis. `None` asks the first block. Defaults to
             `None`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `Plan`.
@@ -172,7 +174,11 @@ def plan(
     """
     check_integer("batch_size", batch_size, 1)
     check_integer("max_bytes", max_bytes, 1, "Give bytes: 2 * 2**30 are 2 GiB.")
-    blocks, shape, dtype = _blocks_of(model_or_blocks, input_shape)
+    units = units_of(model_or_blocks, "model_or_blocks")
+    if not len(units):
+        raise ValueError("A plan needs blocks. Received: model_or_blocks=[].")
+    blocks, dtype = units.layers, units.dtype
+    shape = data_shape(blocks[0], units.shape if input_shape is None else input_shape)
     if head is None:
         raise ValueError(
             "Every stage needs a head. Received: head=None. Give a recipe, such as "
@@ -182,9 +188,13 @@ def plan(
     method, regime = get_method(method), get_regime(regime)
     optimizer = keras.optimizers.get(optimizer)
     reduction = _reduction(method)
-    counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype)
+    counted = NetworkBytes(
+        *(blocks, head, shape, batch_size, optimizer, reduction, dtype),
+        in_turn=isinstance(regime, InTurn),
+        verbose=verbose,
+    )
     stored = regime.capacity if isinstance(regime, Buffered) else 0
-    is_model = isinstance(model_or_blocks, keras.Model)
+    is_model = units.is_model
     weighed = sorted(_weigh(counted, len(blocks), stored, (None, 1)), key=lambda one: one.work)
     best = next((one for one in weighed if one.predicted_bytes <= max_bytes), None)
     if best is None:
@@ -211,23 +221,6 @@ def plan(
         tuple(weighed),
         recipe,
     )
-
-
-def _blocks_of(given: Any, input_shape: Shape | None) -> tuple[list[Any], Shape, str]:
-    """Give blocks, and the data's shape without the batch axis, and type."""
-    if isinstance(given, keras.Model):
-        with warnings.catch_warnings():
-            # Units without a residual are told of by `make`, once it is known how it is cut.
-            warnings.simplefilter("ignore")
-            stages = split_model(given, EVERY_UNIT).stages
-        blocks = [block for stage in stages for block in stage.blocks]
-        data = blocks[0].declared_input
-        return blocks, data_shape(blocks[0], tuple(data.shape[1:])), str(data.dtype)
-    check_list("model_or_blocks", given, "layers", NO_BLOCKS)
-    blocks = list(given)
-    if not blocks:
-        raise ValueError("A plan needs blocks. Received: model_or_blocks=[].")
-    return blocks, data_shape(blocks[0], input_shape), keras.config.floatx()
 
 
 def _reduction(method: Any) -> str | None:

@@ -1,7 +1,10 @@
 """Stage sizes that papers used, by name."""
 
+from typing import Any
+
 from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.registration import public
+from keras_trgl.splitting.units import units_of
 
 SIZES: dict[str, dict[int, list[int]]] = {
     "trgl_resnet110": {
@@ -39,7 +42,7 @@ SIZES: dict[str, dict[int, list[int]]] = {
 
 
 @public
-def published(name: str, num_stages: int) -> list[int]:
+def published(name: str, num_stages: int, blocks: Any = None) -> list[int]:
     """Give the stage sizes of a published experiment.
 
     Args:
@@ -51,13 +54,15 @@ def published(name: str, num_stages: int) -> list[int]:
             search). The network is `architectures`' function of that name: `resnet(110, …)`,
             `resnet50(…)`, `vgg(19, …)`, `swin_tiny(…)`.
         num_stages: int ≥ 1, K.
+        blocks: list of layers, or a `keras.Model` that `from_model` takes, whose blocks or units
+            must be as many; `None` is not looked at. Defaults to `None`.
 
     Returns:
         List of K ints that sum to the network's number of blocks.
 
     Raises:
         TypeError: `num_stages` is no integer.
-        ValueError: no such name, or no such K under it.
+        ValueError: no such name, or no such K under it; `blocks` are more or fewer.
 
     Example:
         >>> from keras_trgl.splitting import published
@@ -79,4 +84,11 @@ def published(name: str, num_stages: int) -> list[int]:
             f"{name!r} was published for num_stages of {', '.join(map(str, SIZES[name]))}. "
             f"Received: num_stages={num_stages}. Use `by_depth` or `by_memory` for others."
         )
-    return list(SIZES[name][num_stages])
+    sizes = SIZES[name][num_stages]
+    count = sum(sizes) if blocks is None else len(units_of(blocks))
+    if count != sum(sizes):
+        raise ValueError(
+            f"{name!r} was published for a network of {sum(sizes)} blocks. Received: one of "
+            f"{count}. Use `by_depth` or `by_memory`, or the network of that name."
+        )
+    return list(sizes)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_trgl.layers.chain import build_layer, passes_several
@@ -33,6 +34,7 @@ ELEMENTWISE = {
     *{"Relu", "ReluGrad", "Relu6", "Relu6Grad", "Elu", "EluGrad", "Selu", "SeluGrad", "Erf"},
     *{"Tanh", "TanhGrad", "Sigmoid", "SigmoidGrad", "Exp", "Neg", "Square", "Sqrt", "Rsqrt"},
     *{"SelectV2", "Softmax", "LeakyRelu", "LeakyReluGrad", "SquaredDifference", "Pow"},
+    "FusedBatchNormV3",
 }
 """Operations that may write over an input of their output's size."""
 
@@ -61,6 +63,7 @@ class BlockBytes:
         stays: bool. Whether what it kept is there to the end of the whole backward pass: an
             executor follows the one way that leads on, to the block before, and comes back to
             weights' gradients, which nothing waits for.
+        passing: most at once in a pass that nothing of is kept, without its input.
     """
 
     kept: int
@@ -72,6 +75,13 @@ class BlockBytes:
     backward: int
     gradients: int
     stays: bool = True
+    passing: int = 0
+
+    @property
+    def held(self) -> int:
+        """What is kept, with its input and output where the backward pass reads them."""
+        input_, output = self.input * self.reads_input, self.output * self.reads_output
+        return self.kept + input_ + output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +178,11 @@ class TracedBlock:
         inner -= set(trace.made)
         kept = sum(sizes[one] for one in inner if last.get(one, -1) >= trace.forward)
         peaks = _peaks(trace, sizes, last)
+        alone: dict[int, int] = {}
+        for place, step in enumerate(trace.steps[: trace.forward]):
+            alone.update(dict.fromkeys(step.reads, place))
+        alone.update(dict.fromkeys(trace.made, trace.forward))
+        passing = _peaks(trace, sizes, alone)[: trace.forward]
         return BlockBytes(
             kept=kept + int(marks),
             input=sum(sizes[one] for one in trace.given),
@@ -180,6 +195,7 @@ class TracedBlock:
             + sum(sizes[one] for one in trace.above)
             + int(marks),
             gradients=self.trained,
+            passing=max(passing, default=0),
         )
 
 
@@ -189,10 +205,11 @@ def _peaks(trace: _Trace, sizes: Sequence[int], last: dict[int, int]) -> list[in
     outside = {*trace.given, *trace.above}
     for place, step in enumerate(trace.steps):
         made = sum(sizes[one] for one in step.makes)
-        dying = {one for one in step.reads if last[one] == place} - outside
-        over = step.kind in ELEMENTWISE and any(sizes[one] >= made for one in dying)
+        dying = {one for one in step.reads if last.get(one) == place} - outside
+        largest = max((sizes[one] for one in step.makes), default=0)
+        over = step.kind in ELEMENTWISE and any(sizes[one] >= largest for one in dying)
         scratch = SCRATCH.get(step.kind, 0.0) * max((sizes[o] for o in step.reads), default=0)
-        peaks.append(there + (0 if over else made) + int(scratch))
+        peaks.append(there + made - (largest if over else 0) + int(scratch))
         unread = {one for one in step.makes if last.get(one, -1) < place}
         there += made - sum(sizes[one] for one in dying | unread)
     return peaks
@@ -244,6 +261,23 @@ def _trace(
     specs = keras.tree.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), given)
     graph = function.get_concrete_function(specs, above).graph
     return _steps(graph.get_operations(), ends)
+
+
+def remade_slots(optimizer: Any) -> int:
+    """Give how many slots per weight an update writes to a new tensor, not in place.
+
+    Args:
+        optimizer: Keras optimizer, or `None` for none.
+    """
+    if optimizer is None:
+        return 0
+    made = type(optimizer).from_config(optimizer.get_config())
+    weight = keras.Variable(np.zeros((3, 5), "float32"), name="probe")
+    made.build([weight])
+    update = tf.function(lambda gradient: made.apply([gradient], [weight]), autograph=False)
+    graph = update.get_concrete_function(tf.TensorSpec((3, 5))).graph
+    written = [op.inputs[1] for op in graph.get_operations() if op.type == "AssignVariableOp"]
+    return sum(tuple(one.shape) == (3, 5) for one in written)
 
 
 def _steps(operations: Sequence[Any], ends: dict[str, Any]) -> _Trace:

@@ -135,8 +135,7 @@ class CompiledSteps:
 
         Args:
             training: bool. Whether these are results of training, which have an objective.
-            plan: positions of the stages that stepped. The others' results are NaN: a mean of
-                nothing would read as a perfect loss.
+            plan: positions of the stages that stepped. The others' results are NaN.
             speaker: the step whose results have no prefix.
         """
         results: dict[str, Any] = {}
@@ -146,9 +145,8 @@ class CompiledSteps:
             # A stage in training by itself, without a head: what it minimises.
             results["loss"] = speaker.objective_tracker.result()
         for k, step in enumerate(self.steps):
-            idle = k not in plan
-            for name, value in step.results(training, idle).items():
-                results[f"stage_{step.depth}_{name}"] = float("nan") if idle else value
+            for name, value in step.results(training, idle=k not in plan).items():
+                results[f"stage_{step.depth}_{name}"] = value
         return results
 
     @property

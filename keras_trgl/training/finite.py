@@ -52,7 +52,7 @@ class FiniteCheck:
             examples: scalar tensor, int32, rows of this replica's batch.
 
         Returns:
-            List of operations; empty when run eagerly, where a check has raised by now.
+            List of what updates wait for.
         """
         task_is = tf.math.is_finite(task)
         # A replica without an example has no mean, and gives nothing to the sum of gradients.
@@ -67,23 +67,20 @@ class FiniteCheck:
             ["the objective", objective, "from a task loss of", task, *more],
             ["a gradient", "NaN or infinity, from an objective of", objective],
         ]
-        with tf.control_dependencies(self._put_back(tf.reduce_all(tf.stack(values)))):
-            made = [
-                tf.debugging.Assert(value, [f"Stage {self.depth}: {what} {NOT_FINITE}", *rest])
-                for value, (what, *rest) in zip(values, said, strict=False)
-            ]
-        return [op for op in made if op is not None]
+        everything = tf.reduce_all(tf.stack(values))
 
-    def _put_back(self, finite: Tensor) -> list[Any]:
-        if not self._moved:
-            return []
-
-        def put_back() -> Tensor:
+        def stop() -> Tensor:
             for variable, value in zip(self._moved, self._before, strict=True):
                 variable.assign(value)
+            # Not `tf.debugging.Assert`, which traces a condition of its own for each.
+            for value, (what, *rest) in zip(values, said, strict=False):
+                told = [f"Stage {self.depth}: {what} {NOT_FINITE}", *rest]
+                tf.raw_ops.Assert(
+                    condition=value, data=[tf.convert_to_tensor(one) for one in told], summarize=3
+                )
             return tf.constant(False)
 
-        return [tf.cond(finite, lambda: tf.constant(True), put_back)]
+        return [tf.cond(everything, lambda: tf.constant(True), stop)]
 
 
 def _moved_by_calls(part: StagePart) -> list[Any]:

@@ -10,6 +10,7 @@ its stage's device.
 
 import contextlib
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -97,6 +98,7 @@ class StageStep:
         self.micro_batches = micro_batches
         self.remat = remat
         self.prediction: Any = None
+        self._names: Sequence[str] | None = None
         self.retrace()
 
     @property
@@ -135,40 +137,47 @@ class StageStep:
 
         Args:
             training: bool. Whether these are results of training.
-            idle: bool. Whether the stage saw nothing, so that its metrics may not be made yet.
-                Defaults to `False`.
+            idle: bool. Whether the stage saw nothing: its results are NaN then, as a mean of
+                nothing would read as a perfect loss. Defaults to `False`.
         """
         with self.on_device():
-            return self._results(training, idle)
+            if idle:
+                # Nothing is computed: with K stages in turn most of a trace would be of these.
+                return dict.fromkeys((*self._exit_names(), *self._told(training)), float("nan"))
+            results = dict(self.exit.get_metrics_result()) if self.part.predicts else {}
+            self._names = tuple(results)
+            return {**results, **{name: tell() for name, tell in self._told(training).items()}}
 
-    def _exit_results(self, idle: bool) -> dict[str, Any]:
+    def _exit_names(self) -> Sequence[str]:
+        """Give the names of the exit's results; nothing is computed but for the first time."""
         if not self.part.predicts:
-            return {}
-        try:
-            return dict(self.exit.get_metrics_result())
-        except ValueError:
-            if not idle:
-                raise
-            return {"loss": self.exit.loss_tracker.result()}
+            return ()
+        if self._names is None:
+            # Compiled metrics are made in a stage's first step.
+            if not all(getattr(metric, "built", True) for metric in self.exit.metrics):
+                return ("loss",)
+            self._names = tuple(self.exit.get_metrics_result())
+        return self._names
 
-    def _results(self, training: bool, idle: bool) -> dict[str, Any]:
-        results = self._exit_results(idle)
+    def _told(self, training: bool) -> dict[str, Callable[[], Any]]:
+        """Give what tells the results that are no exit's, by name."""
         if not training:
-            return results
+            return {}
+        told: dict[str, Callable[[], Any]] = {}
         if self.has_objective:
-            results["objective"] = self.objective_tracker.result()
+            told["objective"] = self.objective_tracker.result
         if self.energy_tracker is not None:
             # A user's metric may have the name; it is theirs.
-            name = "kinetic_energy" if "energy" in results else "energy"
-            results[name] = self.energy_tracker.result()
-        for name, tracker in self.loss_trackers.items():
-            results[name] = tracker.result()
+            taken = "energy" in self._exit_names()
+            told["kinetic_energy" if taken else "energy"] = self.energy_tracker.result
+        told.update({name: tracker.result for name, tracker in self.loss_trackers.items()})
         if self.staleness_tracker is not None:
-            results["staleness"] = self.staleness_tracker.result()
+            told["staleness"] = self.staleness_tracker.result
         if self.multiplier is not None:
-            multiplier = tf.convert_to_tensor(self.regularizer.multiplier)
-            results["multiplier"], results["tau"] = multiplier, multiplier / 2
-        return results
+            multiplier = self.regularizer.multiplier
+            told["multiplier"] = lambda: tf.convert_to_tensor(multiplier)
+            told["tau"] = lambda: tf.convert_to_tensor(multiplier) / 2
+        return told
 
     @property
     def multiplier(self) -> MultiplierScheme | None:

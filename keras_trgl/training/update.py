@@ -33,7 +33,10 @@ def apply_gradients(
 
     def update(strategy: Any) -> None:
         del strategy
-        optimizer.apply(gradients, variables)
+        # What needs no gradient, as momentum times velocity, would else be made at the step's
+        # start, and lie there through its backward pass: as many bytes as all weights.
+        with tf.control_dependencies([g for g in gradients if g is not None]):
+            optimizer.apply(gradients, variables)
 
     context = tf.distribute.get_replica_context()
     context.merge_call(tf.autograph.experimental.do_not_convert(update))

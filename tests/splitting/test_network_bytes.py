@@ -14,7 +14,7 @@ from keras_trgl.splitting.network_bytes import (
     made_again,
     slots_of,
 )
-from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock
+from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, remade_slots
 
 TENSOR = 16 * 16 * 16 * 4
 
@@ -69,7 +69,10 @@ def test_blocks_in_a_row_keep_each_others_borders_once():
     assert row.kept == 3 * 10 + 4
     assert row.gradients == 3
     # What was kept stays: the most is all of it, and what one pass has beside.
-    assert row.backward == 34 + (20 - 10) + 3
+    # A gradient is there once what it is made of may go, and takes less.
+    assert row.backward == 34 + (20 - 10)
+    heavy = part(gradients=30)
+    assert in_a_row([part(), heavy, heavy]).backward == 20 + 2 * 30
 
 
 def test_what_is_made_again_keeps_its_input_alone():
@@ -81,16 +84,18 @@ def test_what_is_made_again_keeps_its_input_alone():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "slots"),
+    ("optimizer", "slots", "remade"),
     [
-        (keras.optimizers.SGD(), 0),
-        (keras.optimizers.SGD(momentum=0.9), 1),
-        (keras.optimizers.AdamW(), 2),
-        (None, 0),
+        (keras.optimizers.SGD(), 0, 0),
+        (keras.optimizers.SGD(momentum=0.9), 1, 1),
+        (keras.optimizers.AdamW(), 2, 0),
+        (None, 0, 0),
     ],
 )
-def test_slots_are_those_of_the_optimizer(optimizer, slots):
+def test_slots_are_those_of_the_optimizer(optimizer, slots, remade):
     assert slots_of(optimizer) == slots
+    # Written to a new tensor in each update, which lies where there is room.
+    assert remade_slots(optimizer) == remade
 
 
 def test_parts_and_remat_and_stages_take_less():
@@ -101,3 +106,19 @@ def test_parts_and_remat_and_stages_take_less():
     assert counted.total(WayToTrain((6,), 1, 1)) < 0.7 * whole
     assert counted.total(WayToTrain((1, 5))) < 0.95 * whole
     assert counted.total(WayToTrain((3, 3)), stored=3) > counted.total(WayToTrain((3, 3)))
+
+
+def test_a_stage_that_trains_alone_hands_nothing_on_and_lets_the_batch_pass():
+    blocks = resnet(14, (16, 16, 3), widths=(4, 4, 4))
+    options = blocks, LinearHead(3), (16, 16, 3), 64, keras.optimizers.SGD(), "mean"
+    at_once, in_turn = NetworkBytes(*options), NetworkBytes(*options, in_turn=True)
+    way = WayToTrain((3, 3))
+    first, last = zip(at_once.stages(way), in_turn.stages(way), strict=True)
+    assert first[1] < first[0]
+    assert last[1] == last[0]
+    assert (at_once.passing(way), in_turn.passing(WayToTrain((6,)))) == (0, 0)
+    # In inference mode: what comes in, a convolution's output, and no more than a sum beside.
+    features = 64 * 16 * 16 * 4 * 4
+    assert 2 * features <= in_turn.passing(way) <= 4 * features
+    # Parts are the business of the stage that trains; what passes is the whole batch.
+    assert in_turn.passing(WayToTrain((3, 3), 8)) == in_turn.passing(way)

@@ -30,7 +30,7 @@ def asked(monkeypatch):
     """Replaces the measurement by counting; every kind takes as many seconds as its number."""
     seen = []
 
-    def measured(kinds, repeats):
+    def measured(kinds, repeats, verbose):
         seen.append((dict(kinds), repeats))
         return {key: float(place) for place, key in enumerate(kinds, start=1)}
 
