@@ -20,6 +20,8 @@ EXTRAS = {
     "onnx": ["tf2onnx", "onnx", "onnxruntime"],
     "openvino": ["openvino", "scipy"],
     "tune": ["keras-tuner"],
+    # What builds the site; `make docs` takes the exact set, constraints-docs.txt, without the core.
+    "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]", "ruff"],
     # Backbones that `from_model` is tried on; the last three are what importing the first needs.
     "models": ["keras-hub", "regex", "sentencepiece", "tokenizers"],
     # What the examples need beside the core.
@@ -58,6 +60,9 @@ setup(
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        # Those that the suite ran on.
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",

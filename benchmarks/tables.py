@@ -1,6 +1,7 @@
-"""Write the tables of the README from the results that the benchmarks left.
+"""Write the tables of README and docs from the results that the benchmarks left.
 
-`python benchmarks/tables.py` rewrites what stands between the marks; `--check` only compares.
+`python benchmarks/tables.py` rewrites what stands between the marks of any page,
+`<!-- table: NAME -->` and `<!-- end -->`; `--check` only compares.
 """
 
 import json
@@ -11,10 +12,11 @@ import sys
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("check", False, "Fail if the README is not up to date; write nothing.")
+flags.DEFINE_bool("check", False, "Fail if a page is not up to date; write nothing.")
 
 ROOT = pathlib.Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
+MARK = re.compile(r"(<!-- table: (\w+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
 NAMES = {"trgl": "TRGL", "vangl": "VanGL", "end_to_end": "end-to-end"}
 SETTINGS = {
     "end_to_end": "end-to-end",
@@ -150,29 +152,62 @@ def exits():
     return rows(["", "test accuracy, %", "time at batch 1, ratio", "KiB"], body)
 
 
+def plan():
+    """Give predicted and measured bytes of plans."""
+    report = json.loads((BENCHMARKS / "plan" / "results.json").read_text())
+    body = []
+    for name, row in report.items():
+        if "ratio" not in row:
+            continue
+        network, share = name.rsplit("_", 1)
+        sizes, parts, remat = row["plan"]
+        how = f"K = {len(sizes)}, m = {parts}" + (", remat" if remat else "")
+        figures = [f"{row[side] / 2**20:.1f}" for side in ("budget", "predicted", "measured")]
+        body.append([f"{network}, {float(share):.0%}", how, *figures, f"{row['ratio']:.2f}"])
+    header = ["network, budget over end-to-end", "plan", "budget, MiB", "predicted", "measured"]
+    return rows([*header, "predicted over measured"], body)
+
+
+TABLES = {
+    "digits": lambda: quickstart("digits"),
+    "fashion_mnist": lambda: quickstart("fashion_mnist"),
+    "memory": memory,
+    "step_time": step_time,
+    "regimes": regimes,
+    "stage_parallel": stage_parallel,
+    "exits": exits,
+    "plan": plan,
+}
+
+
+def pages():
+    """Give the texts that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def main(argv):
-    """Write or check the README."""
+    """Write or check all pages."""
     del argv
-    tables = {
-        "digits": lambda: quickstart("digits"),
-        "fashion_mnist": lambda: quickstart("fashion_mnist"),
-        "memory": memory,
-        "step_time": step_time,
-        "regimes": regimes,
-        "stage_parallel": stage_parallel,
-        "exits": exits,
-    }
-    path = ROOT / "README.md"
-    text = before = path.read_text(encoding="utf-8")
-    for name, make in tables.items():
-        mark = rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)"
-        table = make()
-        text, found = re.subn(mark, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"README.md must have one place for the table {name}. Received: {found}.")
-    if FLAGS.check and text != before:
-        sys.exit("README.md is not what the results say. Run `python benchmarks/tables.py`.")
-    path.write_text(text, encoding="utf-8")
+    made = {name: make() for name, make in TABLES.items()}
+    found = set()
+
+    def table(mark):
+        name = mark[2]
+        if name not in made:
+            known = ", ".join(made)
+            sys.exit(f"A mark must name one of the tables {known}. Received: {name}.")
+        found.add(name)
+        return f"{mark[1]}{made[name]}\n{mark[3]}"
+
+    for path in pages():
+        before = path.read_text(encoding="utf-8")
+        text = MARK.sub(table, before)
+        if FLAGS.check and text != before:
+            sys.exit(f"{path} is not what the results say. Run `python benchmarks/tables.py`.")
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+    if found != set(made):
+        sys.exit(f"Every table must stand in a page. Received none for: {set(made) - found}.")
 
 
 if __name__ == "__main__":

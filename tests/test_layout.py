@@ -233,7 +233,9 @@ def test_benchmarks_and_examples_use_the_public_face_alone(path):
 def test_nothing_else_stands_at_the_top():
     folders = {"keras_trgl", "examples", "tests", "benchmarks", "docs"}
     texts = {"BUILD_NOTES.md", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
-    tools = {"setup.py", "pyproject.toml", "Makefile", "constraints.txt", "constraints-oldest.txt"}
+    texts |= {"CITATION.cff", "SECURITY.md"}
+    tools = {"setup.py", "pyproject.toml", "Makefile", "mkdocs.yml", "constraints.txt"}
+    tools |= {"constraints-oldest.txt", "constraints-docs.txt"}
     listed = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "_"))}
-    ignored = {"build", "dist", "runs", "keras_trgl.egg-info"}
+    ignored = {"build", "dist", "runs", "site", "keras_trgl.egg-info"}
     assert listed - folders - texts - tools - ignored == set()

@@ -69,8 +69,9 @@ def summary(name):
     return inspect.getdoc(target).splitlines()[0]
 
 
-def api_page():
-    """Give docs/api.md: every public name with the first line of its docstring."""
+def api_pages():
+    """Give the API pages by path: `api.md`, a table of all names, and a page per package."""
+    names = public_names()
     lines = [
         "# API",
         "",
@@ -81,12 +82,34 @@ def api_page():
         "| name | what it is |",
         "| --- | --- |",
     ]
-    lines += [f"| `{name}` | {summary(name)} |" for name in public_names()]
-    return "\n".join(lines) + "\n"
+    lines += [f"| `{name}` | {summary(name)} |" for name in names]
+    pages = {"api.md": lines}
+    for name in names:
+        package, _, inner = name.rpartition(".")
+        title = f"keras_trgl.{package}" if package else "keras_trgl"
+        page = pages.setdefault(f"api/{package or 'keras_trgl'}.md", [f"# {title}", ""])
+        if len(page) == 2:
+            module = importlib.import_module(title)
+            page += [inspect.getdoc(module).splitlines()[0], ""]
+            if not package:
+                page += ["The table of [all names](../api.md) has those of the packages too.", ""]
+        page += [f"::: {title}.{inner}", ""]
+    return {path: "\n".join(page).rstrip() + "\n" for path, page in pages.items()}
 
 
-def test_the_api_page_holds_every_name_with_its_summary(request):
-    path = ROOT / "docs" / "api.md"
+def test_the_api_pages_hold_every_name(request):
+    folder = ROOT / "docs"
+    pages = api_pages()
+    written = {"api.md", *(f"api/{path.name}" for path in (folder / "api").glob("*.md"))}
     if request.config.getoption("--update-golden"):
-        path.write_text(api_page(), encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == api_page()
+        for path in written - set(pages):
+            (folder / path).unlink()
+        for path, text in pages.items():
+            (folder / path).write_text(text, encoding="utf-8")
+        written = set(pages)
+    assert written == set(pages)
+    for path, text in pages.items():
+        assert (folder / path).read_text(encoding="utf-8") == text, path
+    every = "\n".join(text for path, text in pages.items() if path != "api.md")
+    for name in GOLDEN.read_text(encoding="utf-8").split():
+        assert f"::: keras_trgl.{name}\n" in every, name

@@ -59,6 +59,9 @@ def _twin(calls: Sequence[Any], cut: CutModel) -> Value:
 def _packed(model: Any, cut: CutModel, given: Sequence[Any]) -> Any:
     if len(given) > 1:
         return keras.tree.pack_sequence_as(cut.flat.structure, list(given))
+    if isinstance(model, keras.Sequential):
+        # Until it is called it has no `input` to ask for its structure.
+        return given[0]
     if getattr(model, "inputs", None) and len(model.inputs) == len(given):
         return keras.tree.pack_sequence_as(model.input, list(given))
     return given[0]

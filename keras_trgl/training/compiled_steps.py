@@ -21,7 +21,7 @@ from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
 from keras_trgl.training.delayed_step import delayed_step
-from keras_trgl.training.exit_settings import exit_settings, losses_of
+from keras_trgl.training.exit_settings import Exit, exit_settings, losses_of
 from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
 from keras_trgl.training.linked_step import LinkedStep
@@ -30,7 +30,7 @@ from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.remat import Remat, segment_length, tell_of_no_use
 from keras_trgl.training.skewed_step import SkewedStep
 from keras_trgl.training.stage_objective import MultiplierScheme, check_loss_names
-from keras_trgl.training.stage_step import Exit, StageStep
+from keras_trgl.training.stage_step import StageStep
 from keras_trgl.training.stored_step import StoredStep
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.types import Shape

@@ -11,6 +11,15 @@ import keras
 METRIC_SETTINGS = ("metrics", "weighted_metrics")
 
 
+class Exit(keras.Model):
+    """The compiled loss and metrics of one head; a model without layers or losses of its own."""
+
+    @property
+    def loss_tracker(self) -> Any:
+        """Mean of the task loss."""
+        return self.metrics[0]
+
+
 def exit_settings(predicts: Sequence[bool], **settings: Any) -> Callable[[int], dict[str, Any]]:
     """Give every head its settings.
 

@@ -21,6 +21,7 @@ from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.passing import apart, cut, main, together
 from keras_trgl.network.staged_network import StagePart
+from keras_trgl.training.exit_settings import Exit
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.micro_batches import LossFactor, MicroBatches, Pass
 from keras_trgl.training.optimizers import settle_average
@@ -37,15 +38,6 @@ from keras_trgl.training.stage_objective import (
 from keras_trgl.training.subclass_hooks import SubclassHooks
 from keras_trgl.training.update import apply_gradients
 from keras_trgl.types import Tensor
-
-
-class Exit(keras.Model):
-    """The compiled loss and metrics of one head; a model without layers or losses of its own."""
-
-    @property
-    def loss_tracker(self) -> Any:
-        """Mean of the task loss."""
-        return self.metrics[0]
 
 
 class StageStep:

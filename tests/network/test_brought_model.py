@@ -52,6 +52,15 @@ def trained(network, loss=LOSS):
     return network
 
 
+def test_a_sequential_model_that_was_never_called_is_cut_and_trained():
+    parts = [keras.Input((8, 8, 3)), *(layers.Conv2D(4, 3, activation="relu") for _ in range(3))]
+    model = keras.Sequential(parts)
+    before = model.get_weights()
+    network = trained(brought(model, method="vangl"))
+    assert network.to_keras() is model
+    assert not np.array_equal(before[0], model.get_weights()[0])
+
+
 def test_the_model_itself_is_trained_and_given_back():
     model = residual()
     before = model.get_weights()
