@@ -19,14 +19,17 @@ from keras_trgl.types import Shape
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
 """What updates make on their way: so much of the gradients, and at most so many largest weights."""
 
-ROOM, PARTS_ROOM = 1.11, 1.18
-"""What TensorFlow's allocator takes for tensors, as a share of their bytes: of a whole batch, and
-of one that is trained in parts, where sizes differ more.
+ROOM, PARTS_ROOM, SPREAD_ROOM = 1.03, 1.08, 1.5
+"""What TensorFlow's allocator takes for tensors, as a share of their bytes: of a whole batch, of
+one that is trained in parts, and more for each unit of `spread`.
 
-It gives a free piece whole where that is less than twice as large as asked for. How much that makes
-is measured (`benchmarks/plan`): 1.0 to 1.11, and 0.95 to 1.16. A plan differs by up to 0.06 from
+It gives a free piece whole where that is less than twice as large as asked for: so it takes more
+where sizes differ. The three are measured (`benchmarks/plan`). A plan differs by up to 0.06 from
 one run to the next.
 """
+
+SMALL = 4096
+"""Bytes of tensors that are too small to matter."""
 
 VARIABLES_ROOM, IN_TURN_ROOM, REMADE_ROOM = 1.12, 1.06, 0.35
 """The same of variables, 1.04 to 1.14; of those of stages in turn, which lie closer; and what is
@@ -81,6 +84,7 @@ class NetworkBytes:
         self.slots = slots_of(optimizer)
         self.remade_slots = remade_slots(optimizer)
         self._kinds: dict[str, TracedBlock] = {}
+        self._spreads: dict[int, float] = {}
         self.blocks: list[TracedBlock] = []
         self.heads: list[Any] = []
         self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
@@ -117,7 +121,8 @@ class NetworkBytes:
             stored: int ≥ 0, batches that wait at every cut. Defaults to `0`.
         """
         waiting = stored * sum(self.crossing(way))
-        share = PARTS_ROOM if way.micro_batches > 1 else ROOM
+        rows = -(-self.batch_size // way.micro_batches)
+        share = (PARTS_ROOM if way.micro_batches > 1 else ROOM) + SPREAD_ROOM * self.spread(rows)
         remade = [int(REMADE_ROOM * self.remade_slots * one) for one in self._trained(way)]
         if not self._in_turn:
             # All of them are there, whichever stage trains.
@@ -125,8 +130,25 @@ class NetworkBytes:
         costs = zip(self.stages(way), remade, strict=True)
         tensors = max(share * stage + more for stage, more in costs)
         variables = IN_TURN_ROOM if self._in_turn else VARIABLES_ROOM
-        tensors = max(tensors, ROOM * self.passing(way)) + waiting
+        tensors = max(tensors, share * self.passing(way)) + waiting
         return int(variables * self.standing(way) + tensors)
+
+    def spread(self, rows: int) -> float:
+        """Give how much larger a piece is, in the mean, than what is put there; 0 for one size.
+
+        Pieces have the sizes that were asked for before; one serves for what is more than half as
+        large, and any of these is as likely as another.
+
+        Args:
+            rows: int ≥ 1, examples that are trained on at once.
+        """
+        if rows not in self._spreads:
+            asked = np.sort([n for one in self.blocks for n in one.sizes_at(rows) if n >= SMALL])
+            sums = np.concatenate([[0.0], np.cumsum(asked)])
+            first, end = np.searchsorted(asked, asked), np.searchsorted(asked, 2 * asked)
+            pieces = (sums[end] - sums[first]) / np.maximum(end - first, 1)
+            self._spreads[rows] = float(pieces.sum() / max(sums[-1], 1)) - 1 if len(asked) else 0.0
+        return self._spreads[rows]
 
     def _trained(self, way: WayToTrain) -> list[int]:
         """Give the bytes of the trained weights of every stage."""

@@ -154,12 +154,15 @@ class TracedBlock:
             self._found[rows] = self._count(rows)
         return self._found[rows]
 
-    def _count(self, rows: int) -> BlockBytes:
-        trace = self._trace
-        sizes = [
+    def sizes_at(self, rows: int) -> list[int]:
+        """Give the bytes of every tensor of the passes, for a batch of so many examples."""
+        return [
             size + share * (rows - FEW[0])
-            for size, share in zip(trace.sizes, self._shares, strict=True)
+            for size, share in zip(self._trace.sizes, self._shares, strict=True)
         ]
+
+    def _count(self, rows: int) -> BlockBytes:
+        trace, sizes = self._trace, self.sizes_at(rows)
         end = len(trace.steps)
         last: dict[int, int] = {}
         for place, step in enumerate(trace.steps):

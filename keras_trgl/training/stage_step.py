@@ -129,46 +129,41 @@ class StageStep:
 
         Args:
             training: bool. Whether these are results of training.
-            idle: bool. Whether the stage saw nothing: its results are NaN then, as a mean of
-                nothing would read as a perfect loss. Defaults to `False`.
+            idle: bool. Whether it saw nothing: a mean of that would read as a perfect loss, so
+                results are NaN. Defaults to `False`.
         """
         with self.on_device():
             if idle:
                 # Nothing is computed: with K stages in turn most of a trace would be of these.
                 return dict.fromkeys((*self._exit_names(), *self._told(training)), float("nan"))
             results = dict(self.exit.get_metrics_result()) if self.part.predicts else {}
-            self._names = tuple(results)
             return {**results, **{name: tell() for name, tell in self._told(training).items()}}
 
     def _exit_names(self) -> Sequence[str]:
         """Give the names of the exit's results; nothing is computed but for the first time."""
-        if not self.part.predicts:
-            return ()
-        if self._names is None:
+        if self._names is None and self.part.predicts:
             # Compiled metrics are made in a stage's first step.
             if not all(getattr(metric, "built", True) for metric in self.exit.metrics):
                 return ("loss",)
             self._names = tuple(self.exit.get_metrics_result())
-        return self._names
+        return self._names or ()
 
     def _told(self, training: bool) -> dict[str, Callable[[], Any]]:
         """Give what tells the results that are no exit's, by name."""
         if not training:
             return {}
-        told: dict[str, Callable[[], Any]] = {}
-        if self.has_objective:
-            told["objective"] = self.objective_tracker.result
+        tracker = self.objective_tracker
+        told: dict[str, Any] = {"objective": tracker.result} if self.has_objective else {}
         if self.energy_tracker is not None:
             # A user's metric may have the name; it is theirs.
             taken = "energy" in self._exit_names()
             told["kinetic_energy" if taken else "energy"] = self.energy_tracker.result
-        told.update({name: tracker.result for name, tracker in self.loss_trackers.items()})
+        told.update({name: one.result for name, one in self.loss_trackers.items()})
         if self.staleness_tracker is not None:
             told["staleness"] = self.staleness_tracker.result
         if self.multiplier is not None:
-            multiplier = self.regularizer.multiplier
-            told["multiplier"] = lambda: tf.convert_to_tensor(multiplier)
-            told["tau"] = lambda: tf.convert_to_tensor(multiplier) / 2
+            told["multiplier"] = lambda: tf.convert_to_tensor(self.regularizer.multiplier)
+            told["tau"] = lambda: told["multiplier"]() / 2
         return told
 
     @property

@@ -122,3 +122,14 @@ def test_a_stage_that_trains_alone_hands_nothing_on_and_lets_the_batch_pass():
     assert 2 * features <= in_turn.passing(way) <= 4 * features
     # Parts are the business of the stage that trains; what passes is the whole batch.
     assert in_turn.passing(WayToTrain((3, 3), 8)) == in_turn.passing(way)
+
+
+def test_sizes_that_differ_take_more_room():
+    def spread(*widths):
+        blocks = [keras.layers.Dense(width) for width in widths]
+        counted = NetworkBytes(blocks, LinearHead(3), (256,), 64, None, None)
+        return counted.spread(64)
+
+    # Pieces of one size, and of twice it, never hold another; 3 : 2 : 2 they do.
+    assert spread(256, 256, 256) == pytest.approx(0, abs=0.01)
+    assert spread(256, 384, 256) > 0.05
