@@ -16,7 +16,7 @@ ABSTRACT = {"heads.Head", "methods.Method", "methods.LocalMethod", "regimes.Regi
 """To be extended: docs/extend.md has their examples, which run too."""
 
 OF_KERAS = {
-    *{"build", "call", "compute_output_shape", "get_config", "from_config"},
+    *{"build", "call", "compute_output_shape", "compute_output_spec", "get_config", "from_config"},
     *{"apply", "finalize_variable_values", "load_own_variables", "save_own_variables"},
     *{"on_epoch_begin", "on_epoch_end", "on_test_batch_end", "on_test_end"},
     *{"on_train_batch_end", "on_train_begin", "on_train_end", "set_model"},

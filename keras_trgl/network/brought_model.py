@@ -81,8 +81,8 @@ class BroughtModel(ShowsNetwork):
         Args:
             model: `keras.Model`, built, without its own classifier (`include_top=False`) unless
                 that is the last head. Data come as it takes them, of several inputs too.
-            cuts: int K ≥ 1, for stages of nearly equal numbers of residuals, with as few tensors
-                across a cut as allow that; or list of K sizes in units; or list of the names of
+            cuts: int K ≥ 1, for stages of nearly equal numbers of residuals, cut where as little
+                crosses as allows that; or list of K sizes in units; or list of the names of
                 the K - 1 layers after which to cut.
             head: an unbuilt layer, copied for every stage, or a list of K layers, the last of
                 which may be `"top"`, the model's own classifier.
