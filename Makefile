@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+MODELS_STAMP := $(VENV)/.stamp-models
 PACKAGES := -e ".[examples,dev,serving,litert,onnx,openvino]"
+# The extra [models], without what backbones do not need: tokenizers in TensorFlow, downloads.
+MODELS := keras-hub regex sentencepiece tokenizers
 RECORDING ?= tests/golden/trgl_parallel.npz
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -19,6 +22,10 @@ $(STAMP): constraints.txt setup.py
 		-c constraints.txt $(PACKAGES) \
 		|| $(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt $(PACKAGES)
 	touch $(STAMP)
+
+$(MODELS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt $(MODELS)
+	touch $(MODELS_STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python examples/quickstart.py
@@ -36,13 +43,13 @@ test: lint
 test-kills: $(STAMP)
 	$(BIN)/python -m pytest -q -p no:xdist -m kills tests/faults
 
-# Every family of models that `from_model` is tried on.
-test-models: $(STAMP)
+# Every family of models that `from_model` is tried on, KerasHub's among them.
+test-models: $(MODELS_STAMP)
 	$(BIN)/python -m pytest -q -p no:xdist -m models tests/network
 
 # What takes minutes too: 20 kills per regime and long runs. By hand, before an issue is done.
 test-all: lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 -m "not only_models"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/parity/run.py $(RECORDING) --json
@@ -55,8 +62,9 @@ bench-accuracy: $(STAMP)
 	$(BIN)/python benchmarks/early_overfitting/run.py --json
 	$(BIN)/python benchmarks/train_size/run.py --json
 	$(BIN)/python benchmarks/exits/run.py --json
+	$(BIN)/python benchmarks/methods/run.py --json
 
-lock: $(STAMP)
+lock: $(MODELS_STAMP)
 	{ sed -n '1,2p' constraints.txt; $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \
 		| grep -v '^pip=='; } > constraints.new
 	mv constraints.new constraints.txt

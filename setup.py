@@ -14,12 +14,14 @@ EXTRAS = {
     "data": ["tensorflow-datasets"],
     "vision": ["keras-cv==0.9.0", "keras-hub"],
     "plot": ["matplotlib"],
-    "analysis": ["scipy", "scikit-learn", "POT"],
+    "analysis": ["scipy", "scikit-learn"],
     "serving": ["tensorflow-serving-api"],
     "litert": ["ai-edge-litert"],
     "onnx": ["tf2onnx", "onnx", "onnxruntime"],
     "openvino": ["openvino", "scipy"],
     "tune": ["keras-tuner"],
+    # Backbones that `from_model` is tried on; the last three are what importing the first needs.
+    "models": ["keras-hub", "regex", "sentencepiece", "tokenizers"],
     # What the examples need beside the core.
     "examples": ["matplotlib", "scikit-learn"],
     "dev": [

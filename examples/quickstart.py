@@ -19,14 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 import keras
-import matplotlib
 import tensorflow as tf
 from absl import app, flags
+from matplotlib.figure import Figure
 
 import keras_trgl as trgl
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -63,7 +60,6 @@ SETTINGS = [
     "augment",
 ]
 NAMES = {"trgl": "TRGL", "vangl": "VanGL", "end_to_end": "end-to-end"}
-COLORS = {"trgl": "#1b6ca8", "vangl": "#d1702a", "end_to_end": "#555555"}
 
 
 def make_model(method, data):
@@ -129,37 +125,18 @@ def run(method, data, stream, folder):
 
 def draw(rows, path):
     """Draw accuracy by depth and the memory peak of each method."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.6, 3.4), width_ratios=(2, 1), layout="constrained"
-    )
-    for row in rows:
-        accuracy = [100 * value for value in row["test_accuracy_by_depth"]]
-        color, label = COLORS[row["method"]], NAMES[row["method"]]
-        if len(accuracy) > 1:
-            left.plot(range(1, len(accuracy) + 1), accuracy, "o-", color=color, label=label)
-        else:
-            left.axhline(accuracy[0], linestyle="--", color=color, label=label)
-    lowest = min(100 * value for row in rows for value in row["test_accuracy_by_depth"])
-    left.set_ylim(max(0.0, min(lowest - 1.0, 95.0)), 100.0)
-    left.set_xlabel("depth k")
-    left.set_ylabel("test accuracy of depth k, %")
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.grid(alpha=0.3)
-    left.legend()
-    names = [NAMES[row["method"]] for row in rows]
-    bars = right.bar(
-        names, [row["peak_mib"] for row in rows], color=[COLORS[row["method"]] for row in rows]
-    )
-    right.bar_label(bars, fmt="%.1f")
-    right.set_ylabel("memory peak of training, MiB")
-    right.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    accuracy = {NAMES[row["method"]]: row["test_accuracy_by_depth"] for row in rows}
+    peaks = {NAMES[row["method"]]: row["peak_mib"] * 2**20 for row in rows}
+    trgl.plot.accuracy_by_depth(accuracy, axes=left)
+    trgl.plot.memory(peaks, axes=right)
     figure.suptitle(
         f"{FLAGS.dataset}, ResNet-{FLAGS.depth}, batch {FLAGS.batch_size}, "
         f"{FLAGS.epochs} epochs, seed {FLAGS.seed}",
         fontsize=10,
     )
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def table(rows):

@@ -59,7 +59,7 @@ def train(data):
 def publish(model, data):
     """Choose thresholds on held-out images, and publish all depths as the next version."""
     choice = trgl.export.choose_exit(model, data.arrays("validation"), max_drop=0.0)
-    print(f"accuracy by depth, held-out images: {[f'{value:.3f}' for value in choice.accuracy]}")
+    print(choice)
     report = trgl.export.export_serving(
         model,
         FLAGS.base_dir,
@@ -68,9 +68,7 @@ def publish(model, data):
             preprocess=trgl.datasets.Normalize(data.mean, data.std),
             encoded=True,
         ),
-        outputs=trgl.export.Outputs(
-            class_names=[f"digit {k}" for k in range(10)], thresholds=choice.thresholds
-        ),
+        outputs=choice.outputs(class_names=[f"digit {k}" for k in range(10)]),
         files=trgl.export.ServerFiles(warmup=(1, 8), model_name=NAME),
     )
     print(report)

@@ -22,11 +22,12 @@ from keras_trgl.network.ownership import (
 )
 from keras_trgl.network.placement import unplaced_copy
 from keras_trgl.network.staged_network import StagedNetwork, named_layers
-from keras_trgl.network.summary import in_short, stage_table
+from keras_trgl.network.summary import counted_bytes, in_short, stage_table
 from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
 from keras_trgl.registration import public
 from keras_trgl.training.compiled_steps import readable_errors
+from keras_trgl.training.delayed_step import check_jit
 from keras_trgl.training.fit_setup import FitArguments, FitSetup
 from keras_trgl.training.keras_loop import KerasLoop
 from keras_trgl.training.subclass_hooks import check_overrides
@@ -55,7 +56,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     Args:
         stages: list of K stages: `Stage`, a layer, or a list of layers each.
         heads: list of K layers, from features to prediction.
-        method: `Method`, or `"trgl"`, `"vangl"`, `"end_to_end"`. Defaults to `"trgl"`.
+        method: `Method`, or the name of one that takes no arguments: `"trgl"`, `"vangl"`,
+            `"end_to_end"`, `"ddg"`, …. Defaults to `"trgl"`.
         regime: `Regime`, or `"parallel"`, `"sequential"`, `"multi_lap"`, `"buffered"`. Defaults
             to `"parallel"`.
         seed: int ≥ 0 or `None`. Seed of initial weights and of the order of the data; `None`
@@ -200,16 +202,18 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
                 part's statistics, and moves its averages once a part; dropout draws for each
                 part. A loss that a layer adds is taken as a mean over examples. Defaults to `1`.
             remat: bool or int ≥ 1, blocks of which a stage keeps what goes in alone; the rest is
-                made anew in the backward pass, but for the stage's last blocks. Loss,
-                gradients and states stay as they are. `True` is 1. Defaults to `False`.
+                made anew in the backward pass, but for the stage's last blocks. Of a model that
+                `from_model` cut, a unit is a block. Loss, gradients and states stay as they are.
+                `True` is 1. Defaults to `False`.
 
         Raises:
             ValueError: optimizers that do not fit the stages; `jit_compile=True` with stages on
-                several devices; `micro_batches` with replicas or with XLA; or the scope of
-                another strategy than the model's.
+                several devices or with late gradients; `micro_batches` with replicas or with XLA;
+                or the scope of another strategy than the model's.
         """
         given = locals()
         self.placement.check_scope(self.name)
+        check_jit(self.method, self._network.num_stages, jit_compile)
         self.placement.check_jit(jit_compile)
         with self.distribute_strategy.scope():
             super().compile(**self._trainer.compile(given))
@@ -395,6 +399,23 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
             self.name, self._network, optimizers, expand_nested, batch_size, options
         )
         (print_fn or print)(table)
+
+    def count_bytes(self, batch_size: int) -> tuple[list[int], int, int]:
+        """Predict the bytes that training takes, as compiled.
+
+        Args:
+            batch_size: int ≥ 1, examples.
+
+        Returns:
+            Tuple: list of K ints, what each stage takes at its worst moment; weights, slots and
+            data; the peak of all.
+
+        Raises:
+            ValueError: the model is not built.
+        """
+        optimizers = getattr(self.optimizer, "optimizers", ()) if self.compiled else ()
+        options = self._trainer.steps.compiled_with
+        return counted_bytes(self._network, optimizers, batch_size, options)
 
     def __repr__(self) -> str:
         return in_short(self)

@@ -84,6 +84,19 @@ class HoldsUnits(Protocol):
 
 
 @runtime_checkable
+class PassesSeveral(Protocol):
+    """A layer that may take, or give, several tensors.
+
+    Attributes:
+        passes_several: whether it does.
+        given: what it takes, each told by its `shape`, `dtype` and `name`, in their structure.
+    """
+
+    passes_several: bool
+    given: Any
+
+
+@runtime_checkable
 class StagePlacement(Protocol):
     """A strategy that puts stages on devices.
 

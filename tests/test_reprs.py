@@ -26,7 +26,7 @@ def exit_choice(num_stages):
         np.linspace(0.5, 0.87654, num_stages),
         np.geomspace(1e-4, 0.0123, num_stages),
     )
-    curve = {"threshold": tuple(np.linspace(0, 1, 202)), "accuracy": (0.5,) * 202}
+    curve = {"thresholds": tuple(np.linspace(0, 1, 202)), "accuracy": (0.5,) * 202}
     return trgl.export.ExitChoice(
         num_stages,
         (0.912345,) * (num_stages - 1),
@@ -74,6 +74,14 @@ EXAMPLES = {
         lambda: trgl.callbacks.MultiplierUpdate(h=1.0, s=50, initial=2.0),
         "MultiplierUpdate(h=1.0, s=50, initial=2.0)",
     ),
+    "callbacks.WatchStages": (
+        lambda: trgl.callbacks.WatchStages(np.zeros((40, 3)), every=2),
+        "WatchStages(data=40 rows, every=2)",
+    ),
+    "diagnostics.DepthTable": (
+        lambda: trgl.diagnostics.DepthTable("T", (1,), {"a": (0.5,)}, {}, {"rows": 4}),
+        "DepthTable('T', depth=(1,), a=(0.5,))",
+    ),
     "datasets.BatchStream": (
         lambda: trgl.datasets.BatchStream(
             np.zeros((6, 8, 8, 1), "uint8"), np.zeros(6), batch_size=4, transform=unaugmented
@@ -106,6 +114,10 @@ EXAMPLES = {
     "distribute.StageParallelStrategy": (
         lambda: trgl.distribute.StageParallelStrategy(["CPU:0", "CPU:1"], schedule="synchronous"),
         "StageParallelStrategy(devices=('CPU:0', 'CPU:1'), schedule='synchronous')",
+    ),
+    "export.Calibration": (
+        lambda: trgl.export.Calibration(temperature=True),
+        "Calibration(temperature=True)",
     ),
     "export.ExitChoice": (
         lambda: exit_choice(2),
@@ -212,6 +224,11 @@ EXAMPLES = {
         lambda: trgl.methods.AugLocal(3, pyramid=True),
         "AugLocal(depth=3, pyramid=True)",
     ),
+    "methods.DDG": (trgl.methods.DDG, "DDG()"),
+    "methods.FeaturesReplay": (
+        lambda: trgl.methods.FeaturesReplay(True),
+        "FeaturesReplay(doubles_first_rate=True)",
+    ),
     "methods.DGL": (lambda: trgl.methods.DGL("mlp"), "DGL(head='mlp')"),
     "losses.SupervisedContrastive": (
         lambda: trgl.losses.SupervisedContrastive(0.1),
@@ -231,6 +248,7 @@ EXAMPLES = {
     "methods.PredSim": (lambda: trgl.methods.PredSim(0.5), "PredSim(beta=0.5)"),
     "methods.TRGL": (lambda: trgl.methods.TRGL(tau=0.5), "TRGL(tau=0.5)"),
     "methods.VanGL": (trgl.methods.VanGL, "VanGL()"),
+    "recipes.Recipe": (lambda: trgl.recipes.get("trgl/stl10/resnet110/k4"), None),
     "regimes.Buffered": (
         lambda: trgl.regimes.Buffered(capacity=2, order="random"),
         "Buffered(capacity=2, order='random')",
@@ -253,6 +271,12 @@ EXAMPLES = {
         lambda: trgl.regularizers.KineticEnergy(0.5, name="energy"),
         "KineticEnergy(tau=0.5, name='energy')",
     ),
+    "search.Grouping": (
+        lambda: trgl.search.Grouping((1, 2), (0,), 0.25, (), (), ()),
+        "Grouping(stage_sizes=(1, 2), choices=(0,), held_out_loss=0.25)",
+    ),
+    "search.Halving": (lambda: trgl.search.Halving(50), None),
+    "search.Relaxed": (lambda: trgl.search.Relaxed(50), None),
     "splitting.Profile": (
         lambda: trgl.splitting.Profile(
             (1 / 3,) * 54, (0.1,) * 54, (8,) * 54, (4,) * 54, lambda start, end: 0

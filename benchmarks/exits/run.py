@@ -2,8 +2,9 @@
 
 `python benchmarks/exits/run.py --json` trains one ResNet by stages and one end to end, exports the
 first for serving, and measures latency, bytes and test accuracy of every exit and of
-`confident_exit`. The threshold is chosen on held-out images before the test images are read.
-`--report` rewrites the tables from `results.json`.
+`confident_exit`. Thresholds are chosen on held-out images before the test images are read, in
+several ways; and the bound of `risk` is tried on hundreds of calibrations. `--report` rewrites the
+tables from `results.json`.
 """
 
 import json
@@ -29,7 +30,7 @@ flags.DEFINE_bool("report", False, "Rewrite the tables from results.json; measur
 flags.DEFINE_enum("dataset", "fashion_mnist", ["fashion_mnist", "digits", "mnist"], "Data set.")
 flags.DEFINE_integer("depth", 20, "Depth of the ResNet, 6n + 2.")
 flags.DEFINE_list("widths", ["16", "32", "64"], "Widths of the ResNet.")
-flags.DEFINE_list("stage_sizes", ["1", "3", "5"], "Blocks per stage; a small first one is quick.")
+flags.DEFINE_list("stage_sizes", ["1", "2", "3", "3"], "Blocks per stage; a first of one is quick.")
 flags.DEFINE_integer("size", 20000, "Training images; all if there are fewer.", lower_bound=1)
 flags.DEFINE_integer("epochs", 5, "Epochs of each training.", lower_bound=1)
 flags.DEFINE_integer("batch", 64, "Batch size of training.", lower_bound=1)
@@ -37,7 +38,10 @@ flags.DEFINE_float("rate", 0.003, "First rate of SGD with momentum 0.9; falls as
 flags.DEFINE_float("tau", 1.0, "Step of the minimizing movement scheme.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and held-out images.", lower_bound=0)
 flags.DEFINE_float("max_drop", 0.0, "Accuracy that early exit may lose on held-out images.")
-flags.DEFINE_list("thresholds", ["0.5", "0.7", "0.8", "0.9", "0.95", "0.99"], "For the table.")
+flags.DEFINE_float("risk", 0.01, "Bound on the share of rows that early exit alone gets wrong.")
+flags.DEFINE_float("confidence", 0.9, "Of that bound.")
+flags.DEFINE_integer("calibrations", 500, "Draws of calibration rows that try it.", lower_bound=1)
+flags.DEFINE_integer("calibration_rows", 2000, "Rows of each.", lower_bound=2)
 flags.DEFINE_integer("rows", 300, "Test images timed one by one.", lower_bound=1)
 flags.DEFINE_integer("repeats", 5, "Timings of each; their median counts.", lower_bound=1)
 flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
@@ -46,6 +50,16 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 BATCHES = (1, 32)
 HELD_OUT = {"fashion_mnist": 1 / 12, "mnist": 1 / 12, "digits": 0.2}
+WAYS = {
+    "one threshold for all": trgl.export.Calibration(per_exit=False),
+    "one threshold, temperatures": trgl.export.Calibration(per_exit=False, temperature=True),
+    "a threshold per exit": trgl.export.Calibration(),
+    "per exit, temperatures": trgl.export.Calibration(temperature=True),
+    "per exit, averaged": trgl.export.Calibration(average=True),
+    "per exit, averaged, temperatures": trgl.export.Calibration(temperature=True, average=True),
+}
+SHIPPED = "a threshold per exit"
+"""The default, which is exported and timed."""
 
 
 def stage_sizes():
@@ -122,15 +136,15 @@ def timed(calls, x, size):
     return {name: float(np.median(found, 0).mean()) for name, found in seconds.items()}
 
 
-def exported(model, data, folder, thresholds):
-    """Export all depths at these thresholds; give the report and the calls."""
+def exported(model, data, folder, choice):
+    """Export all depths as was chosen; give the calls."""
     report = trgl.export.export_serving(
         model,
         folder / "net",
         inputs=trgl.export.Inputs("uint8", trgl.datasets.Normalize(data.mean, data.std)),
-        outputs=trgl.export.Outputs(thresholds=thresholds),
+        outputs=choice.outputs(),
     )
-    return report, signatures(report)
+    return signatures(report)
 
 
 def by_exit(model, data, folder, calls, times):
@@ -155,20 +169,72 @@ def by_exit(model, data, folder, calls, times):
     return rows
 
 
-def by_threshold(data, calls, times, threshold, full):
-    """Give what early exit does at one threshold."""
-    classes, exits = answers(calls[f"confident@{threshold:g}"], data.x_test)
-    accuracy = float((classes == data.y_test).mean())
-    depths = range(1, len(stage_sizes()) + 1)
-    last = f"exit_{depths[-1]}"
+def by_way(choices, found, labels):
+    """Give, of each way to choose, what it does on test images.
+
+    The area is that under accuracy over mean time, from the first exit's time to the last's, per
+    unit of time; its interval is by bootstrap over the images.
+
+    Args:
+        choices: dict of `ExitChoice` by way.
+        found: list of K arrays: what the heads give on test images.
+        labels: int array.
+    """
+    draws = np.random.default_rng(FLAGS.seed).integers(0, len(labels), (100, len(labels)))
+    last = (found[-1].argmax(-1) == labels).mean()
+    rows = {}
+    for way, choice in choices.items():
+        areas = [area(choice, [one[d] for one in found], labels[d]) for d in draws]
+        curve, place = choice.judged(found, labels), at(choice)
+        rows[way] = {
+            "area": area(choice, found, labels),
+            "area_interval": [float(one) for one in np.percentile(areas, [2.5, 97.5])],
+            "accuracy": curve["accuracy"][place],
+            "accuracy_drop": float(last) - curve["accuracy"][place],
+            "risk": curve["risk"][place],
+            "time_ratio": curve["mean_latency"][place] / choice.latency[-1],
+            "mean_depth": curve["mean_depth"][place],
+            "thresholds": list(choice.thresholds),
+        }
+    return rows
+
+
+def at(choice):
+    """Give the place of what was chosen on the curve."""
+    return choice.curve["thresholds"].index(choice.thresholds)
+
+
+def area(choice, found, labels):
+    """Give the mean of accuracy over time, from the first exit's to the last's."""
+    curve = choice.judged(found, labels)
+    times = np.asarray(curve["mean_latency"])
+    order = np.argsort(times, kind="stable")
+    grid = np.linspace(choice.latency[0], choice.latency[-1], 200)
+    return float(np.interp(grid, times[order], np.asarray(curve["accuracy"])[order]).mean())
+
+
+def kept(found, labels, latency):
+    """Give the share of calibrations whose bound holds on the pool that they are drawn from."""
+    rng, held, times = np.random.default_rng(FLAGS.seed), [], []
+    calibration = trgl.export.Calibration(confidence=FLAGS.confidence)
+    for _ in range(FLAGS.calibrations):
+        drawn = rng.integers(0, len(labels), FLAGS.calibration_rows)
+        outputs = [one[drawn] for one in found]
+        choice = trgl.export.choose_exit_from(
+            outputs, labels[drawn], latency, risk=FLAGS.risk, calibration=calibration
+        )
+        true = choice.judged(found, labels)
+        held.append(true["risk"][at(choice)] <= FLAGS.risk)
+        times.append(true["mean_latency"][at(choice)] / latency[-1])
+    slack = 2.0 * (FLAGS.confidence * (1.0 - FLAGS.confidence) / FLAGS.calibrations) ** 0.5
     return {
-        "threshold": threshold,
-        "accuracy": accuracy,
-        "accuracy_drop": full - accuracy,
-        "time_ratio": times[1][f"confident@{threshold:g}"] / times[1][last],
-        "time_ratio_batch_32": times[32][f"confident@{threshold:g}"] / times[32][last],
-        "mean_depth": float(exits.mean()),
-        "share_by_depth": [float((exits == k).mean()) for k in depths],
+        "risk": FLAGS.risk,
+        "confidence": FLAGS.confidence,
+        "calibrations": FLAGS.calibrations,
+        "rows": FLAGS.calibration_rows,
+        "held": float(np.mean(held)),
+        "least": FLAGS.confidence - slack,
+        "mean_time_ratio": float(np.mean(times)),
     }
 
 
@@ -179,36 +245,47 @@ def measure():
     print(f"trained by stages in {seconds:.0f} s", flush=True)
     reference, reference_seconds = train("end_to_end", data)
     print(f"trained end to end in {reference_seconds:.0f} s", flush=True)
-    choice = trgl.export.choose_exit(model, data.arrays("validation"), max_drop=FLAGS.max_drop)
-    chosen = choice.thresholds[0]
+    held_out, labels = data.arrays("validation")
+    choice = trgl.export.choose_exit(model, (held_out, labels), max_drop=FLAGS.max_drop)
     if FLAGS.json and not FLAGS.results:
         choice.plot(ROOT / "docs" / "exits.png")
+    # Every way gets the same times: the ways differ in their thresholds alone.
+    found = model.predict_exits(held_out, verbose=0)
+    choices = {
+        way: trgl.export.choose_exit_from(
+            found, labels, choice.latency, max_drop=FLAGS.max_drop, calibration=calibration
+        )
+        for way, calibration in WAYS.items()
+    }
     x, y = data.arrays("test")
     end_to_end = reference.evaluate(x, y, batch_size=250, return_dict=True, verbose=0)["accuracy"]
+    tested = model.predict_exits(x, verbose=0)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        calls = {}
-        for threshold in sorted({chosen, *map(float, FLAGS.thresholds)}):
-            _, found = exported(model, data, folder, threshold)
-            calls.update({key: run for key, run in found.items() if key.startswith("exit_")})
-            calls[f"confident@{threshold:g}"] = found["confident_exit"]
+        calls = exported(model, data, folder, choices[SHIPPED])
+        calls = {key: run for key, run in calls.items() if key.startswith(("exit_", "confident"))}
         order = np.random.default_rng(FLAGS.seed).permutation(len(data.x_test))
         times = {size: timed(calls, data.x_test[order], size) for size in BATCHES}
         exits = by_exit(model, data, folder, calls, times)
         full = exits[-1]["accuracy"]
-        table = [
-            by_threshold(data, calls, times, threshold, full)
-            for threshold in sorted({chosen, *map(float, FLAGS.thresholds)})
-        ]
+        classes, left = answers(calls["confident_exit"], data.x_test)
+    last = f"exit_{model.num_stages}"
     return {
         "exits": exits,
-        "confident": next(row for row in table if row["threshold"] == chosen),
-        "by_threshold": table,
+        "confident": {
+            "accuracy": float((classes == data.y_test).mean()),
+            "time_ratio": times[1]["confident_exit"] / times[1][last],
+            "time_ratio_batch_32": times[32]["confident_exit"] / times[32][last],
+            "mean_depth": float(left.mean()),
+            "share_by_depth": [float((left == row["depth"]).mean()) for row in exits],
+            "thresholds": list(choices[SHIPPED].thresholds),
+        },
+        "ways": by_way(choices, tested, np.asarray(y).reshape(-1)),
+        "bound": kept(tested, np.asarray(y).reshape(-1), choice.latency),
         "end_to_end": {"accuracy": float(end_to_end), "gap": float(end_to_end) - full},
         "choice": {
             "held_out_accuracy": list(choice.accuracy),
             "depth": choice.depth,
-            "threshold": chosen,
             "images": len(data.x_validation),
         },
         "setup": {
@@ -218,6 +295,7 @@ def measure():
             "stage_sizes": stage_sizes(),
             "rate": FLAGS.rate,
             "tau": FLAGS.tau,
+            "max_drop": FLAGS.max_drop,
             "training_images": len(data.x_train),
             "epochs": FLAGS.epochs,
             "seed": FLAGS.seed,
@@ -246,21 +324,42 @@ def tables(report):
         ]
         for row in report["exits"]
     ]
-    thresholds = [
+    ways = [
         [
-            f"{row['threshold']:.3f}" + (" (chosen)" if row == report["confident"] else ""),
+            way,
+            f"{row['area']:.4f} [{row['area_interval'][0]:.4f}, {row['area_interval'][1]:.4f}]",
             f"{100 * row['accuracy']:.2f}",
+            f"{100 * row['risk']:.2f}",
             f"{row['mean_depth']:.2f}",
-            " / ".join(f"{100 * share:.0f}" for share in row["share_by_depth"]),
             f"{row['time_ratio']:.2f}",
-            f"{row['time_ratio_batch_32']:.2f}",
         ]
-        for row in report["by_threshold"]
+        for way, row in report["ways"].items()
     ]
     header = ["exit", "test accuracy, %", "ms, batch 1", "ratio", "ms, batch 32", "ratio", "bytes"]
-    other = ["threshold", "test accuracy, %", "mean depth", "% leaving at 1…K"]
-    other += ["time ratio, batch 1", "time ratio, batch 32"]
-    return {"exits": markdown(header, exits), "confident": markdown(other, thresholds)}
+    other = ["thresholds", "area under accuracy over time", "test accuracy, %"]
+    other += ["wrong early, right at K, %", "mean depth", "mean time"]
+    early, bound = report["confident"], report["bound"]
+    thresholds = ", ".join(f"{one:.3f}" for one in early["thresholds"])
+    shares = " / ".join(f"{100 * share:.0f}" for share in early["share_by_depth"])
+    served = (
+        f"`confident_exit` as served, at thresholds {thresholds}: test accuracy "
+        f"{100 * early['accuracy']:.2f} %, {shares} % leave at depths 1…K, measured time "
+        f"{early['time_ratio']:.2f} of the last exit's at batch 1, "
+        f"{early['time_ratio_batch_32']:.2f} at batch 32."
+    )
+    promise = (
+        f"`risk={bound['risk']:g}` with confidence {bound['confidence']:g}, "
+        f"{bound['calibrations']} calibrations of {bound['rows']} rows drawn with replacement from "
+        f"the test images: the bound held on all of them in {bound['held']:.3f} of the "
+        f"calibrations (at least {bound['least']:.3f} must), at {bound['mean_time_ratio']:.2f} of "
+        "the last depth's time."
+    )
+    return {
+        "exits": markdown(header, exits),
+        "ways": markdown(other, ways),
+        "served": served,
+        "bound": promise,
+    }
 
 
 def write_tables(report):

@@ -62,6 +62,8 @@ class GatedCallbacks(keras.callbacks.CallbackList):
         self._given = listed(callbacks)
         if model.training_run.timetable.total_epochs is not None:
             inner = in_turn(inner)
+        # What adds to the logs comes before what reads them, wherever the user put it.
+        inner.sort(key=lambda one: not getattr(one, "adds_to_logs", False))
         self._visit_end = VisitEnd(inner)
         inner = [PlaceInLogs(), *inner, self._visit_end]
         if not has(callbacks, keras.callbacks.History):

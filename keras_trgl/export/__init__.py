@@ -1,7 +1,9 @@
 """Ships any depth of a trained model: TensorFlow Serving, LiteRT, ONNX, OpenVINO, early exit."""
 
+from keras_trgl.export.calibration import Calibration as Calibration
 from keras_trgl.export.exit_choice import ExitChoice as ExitChoice
 from keras_trgl.export.exit_choice import choose_exit as choose_exit
+from keras_trgl.export.exit_choice import choose_exit_from as choose_exit_from
 from keras_trgl.export.formats import export_litert as export_litert
 from keras_trgl.export.formats import export_onnx as export_onnx
 from keras_trgl.export.formats import export_openvino as export_openvino

@@ -2,23 +2,30 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, check_integer, needed
+from keras_trgl.checks import check_choice
+from keras_trgl.export.calibration import Calibration, checked, parts
+from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
+from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
+from keras_trgl.export.intake import check_one_input
 from keras_trgl.export.options import Inputs, Outputs
-from keras_trgl.export.signatures import Exits, confidence
+from keras_trgl.export.risk_bound import check_enough, last_safe
+from keras_trgl.export.signatures import Exits
+from keras_trgl.export.threshold_path import shared_path, threshold_path
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
+from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 
-GOALS = ("max_drop", "max_latency", "target")
-POINTS = 200
-"""Thresholds on the curve, at equal steps in the number of rows that leave."""
+GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
 
 
 @public
@@ -29,24 +36,34 @@ class ExitChoice:
     Args:
         depth: int, 1…K.
         thresholds: tuple of K − 1 floats, for `Outputs(thresholds=…)`.
-        accuracy: tuple of K floats: accuracy of each depth on the held-out data.
+        accuracy: tuple of K floats: accuracy of each depth on the rows that judge.
         latency: tuple of K floats, seconds: median time of a call of each depth.
-        curve: dict of tuples, an entry per threshold, ascending: `threshold`, `accuracy`,
-            `mean_depth`, `mean_latency` (seconds; each row counted with the time of its depth).
+        curve: dict of tuples, an entry per point, slowest first: `thresholds` (K − 1 floats),
+            `accuracy`, `risk`, the share of rows that are wrong at their exit and right at depth K,
+            `mean_depth`, and `mean_latency`, seconds, each row with the time of its depth.
+        temperatures: tuple of K floats, or `None`. Defaults to `None`.
+        average: bool. Whether exits are averaged. Defaults to `False`.
+        promise: str: what holds, and under which assumption; empty without `risk`. Defaults to
+            `""`.
 
     Example:
         >>> from keras_trgl.export import ExitChoice
-        >>> curve = {"threshold": (0.0, 1.1), "accuracy": (0.8, 0.9), "mean_depth": (1.0, 2.0),
-        ...          "mean_latency": (0.001, 0.002)}
-        >>> ExitChoice(2, (1.1,), (0.8, 0.9), (0.001, 0.002), curve).depth
-        2
+        >>> curve = {"thresholds": ((1.1,), (0.0,)), "accuracy": (0.9, 0.8), "risk": (0.0, 0.1),
+        ...          "mean_depth": (2.0, 1.0), "mean_latency": (0.002, 0.001)}
+        >>> print(ExitChoice(2, (1.1,), (0.8, 0.9), (0.001, 0.002), curve))
+        Depth 2 of 2 alone: accuracy 0.9, 2 ms a call.
+        Early exit at (1.1,): accuracy 0.9, mean depth 2, mean 2 ms.
+        No bound on the risk was asked for.
     """
 
     depth: int
     thresholds: tuple[float, ...]
     accuracy: tuple[float, ...]
     latency: tuple[float, ...]
-    curve: dict[str, tuple[float, ...]]
+    curve: dict[str, tuple[Any, ...]]
+    temperatures: tuple[float, ...] | None = None
+    average: bool = False
+    promise: str = ""
 
     def __repr__(self) -> str:
         rounded = {
@@ -56,31 +73,70 @@ class ExitChoice:
         points = len(next(iter(self.curve.values()), ()))
         return shown(self, depth=self.depth, **rounded, curve=Words(f"{points} points"))
 
-    def plot(self, path: Any) -> None:
-        """Draw accuracy over mean depth, threshold by threshold, with the single depths.
+    def __str__(self) -> str:
+        place = self.curve["thresholds"].index(self.thresholds)
+        early = {name: values[place] for name, values in self.curve.items()}
+        rounded = tuple(float(f"{one:.3g}") for one in self.thresholds)
+        alone = self.depth - 1
+        return (
+            f"Depth {self.depth} of {len(self.accuracy)} alone: accuracy "
+            f"{self.accuracy[alone]:.4g}, {1e3 * self.latency[alone]:.3g} ms a call.\n"
+            f"Early exit at {rounded}: accuracy {early['accuracy']:.4g}, mean depth "
+            f"{early['mean_depth']:.3g}, mean {1e3 * early['mean_latency']:.3g} ms.\n"
+            f"{self.promise or 'No bound on the risk was asked for.'}"
+        )
+
+    def outputs(self, **kwargs: Any) -> Outputs:
+        """Give the options of an export that does as was chosen.
 
         Args:
-            path: str or path of the picture; its ending says the format.
+            **kwargs: other options of `Outputs`, such as `class_names`.
+
+        Returns:
+            `Outputs`.
+        """
+        own = {
+            "thresholds": self.thresholds,
+            "temperatures": self.temperatures,
+            "average": self.average,
+        }
+        return Outputs(**{**own, **kwargs})
+
+    def judged(
+        self, outputs: Sequence[Any], labels: Any, predictions: str = "logits"
+    ) -> dict[str, tuple[Any, ...]]:
+        """Give the curve on other data: what each of its points does there.
+
+        Args:
+            outputs: list of K arrays, `(examples, classes)`: what the heads give, as
+                `model.predict_exits(x)` has it.
+            labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
+            predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
+
+        Returns:
+            Dict of tuples, as `curve`.
+        """
+        found = exit_predictions(outputs, predictions, self.temperatures, self.average)
+        right, sure = right_and_sure(found, np.asarray(labels), predictions)
+        path = self.curve["thresholds"]
+        curve = curve_of(right, sure, self.latency, path)
+        return {"thresholds": path} | {name: tuple(map(float, v)) for name, v in curve.items()}
+
+    def plot(self, path: Any = None, subject: str | None = None) -> Any:
+        """Draw accuracy over mean depth and mean time, with the single depths; see `plot.exits`.
+
+        Args:
+            path: str or path of the picture; its ending says the format. `None` writes none.
+                Defaults to `None`.
+            subject: str. Data set and model for the title. Defaults to `None`.
+
+        Returns:
+            `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        figures = needed("matplotlib.figure", "plot", "A picture")
-        figure = figures.Figure(figsize=(9.6, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(self.curve["mean_depth"], self.curve["accuracy"], label="confident exit")
-        left.plot(range(1, len(self.accuracy) + 1), self.accuracy, "o", label="depth k alone")
-        left.set_xlabel("mean depth")
-        left.set_ylabel("accuracy on held-out data")
-        left.legend()
-        right.plot(self.curve["threshold"], self.curve["mean_depth"], color="C2")
-        right.set_xlabel("threshold")
-        right.set_ylabel("mean depth")
-        if self.thresholds:
-            right.axvline(self.thresholds[0], linestyle="--", color="0.5")
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-        figure.savefig(path, dpi=130)
+        return draw_exits(self, subject, path)
 
 
 @public
@@ -89,16 +145,27 @@ def choose_exit(
     data: Any,
     max_drop: float | None = None,
     max_latency: float | None = None,
+    max_depth: float | None = None,
     target: float | None = None,
-    batch_size: int = 1,
+    risk: float | None = None,
     predictions: str = "logits",
-    repeats: int = 30,
+    calibration: Calibration | None = None,
+    verbose: int = 0,
 ) -> ExitChoice:
     """Choose the depth to ship and calibrate early exit, on data held out from training.
 
-    Depths are timed by calls of their own graph, in turn, so that noise meets all alike. One
-    threshold serves all depths: every value on the curve is tried on the held-out rows. Give
-    validation data; a depth chosen on test data makes the test's figure worthless.
+    Depths are timed by calls of their own graph, in turn, so that noise meets all alike. A row
+    leaves at the first depth that is as sure as its threshold. Thresholds are looked for on some
+    of the rows, along a path from never leaving to leaving at once, and every point of it is
+    judged on the others. Give validation data; a depth chosen on test data makes the test's
+    figure worthless.
+
+    Of the goals one is given. `risk` is a bound that holds for new rows: with the confidence of
+    `calibration`, over draws of the judging rows, at most this share of rows is wrong at its exit
+    and right at depth K. It assumes that those rows and later ones are drawn independently from
+    one distribution, and says nothing of data that drift, or of single classes. Points of the
+    path are tested slowest first by their binomial p-values, up to the first that fails
+    (Angelopoulos et al., "Learn then Test", 2021), and the fastest that passed is chosen.
 
     Args:
         model: built `GreedyModel`, a classifier.
@@ -106,59 +173,174 @@ def choose_exit(
             or one-hot labels.
         max_drop: float ≥ 0: the fastest choice whose accuracy is at most this much below that of
             the last depth; 0.01 is one point. Defaults to `None`.
-        max_latency: float > 0, seconds: the most accurate choice whose call takes no longer.
-            Defaults to `None`.
+        max_latency: float > 0, seconds: the most accurate choice whose call, or whose mean over
+            the rows, takes no longer. Defaults to `None`.
+        max_depth: float ≥ 1: the most accurate choice whose depth, or whose mean depth, is no
+            more. Defaults to `None`.
         target: float, 0 to 1: the fastest choice that is at least as accurate. Defaults to
             `None`.
-        batch_size: int ≥ 1: rows of a timed call. Defaults to `1`.
+        risk: float, above 0 and below 1: the fastest thresholds with this bound. The depth alone
+            is then the last. Defaults to `None`.
         predictions: `"logits"` or `"probabilities"`: what the heads give. Defaults to
             `"logits"`.
-        repeats: int ≥ 1: timed calls of each depth. Defaults to `30`.
+        calibration: `Calibration`, how thresholds are fitted and depths are timed. `None` is
+            `Calibration()`. Defaults to `None`.
+        verbose: int. 1 shows a bar while depths are timed. Defaults to `0`.
 
     Returns:
         `ExitChoice`.
 
     Raises:
-        TypeError: labels that are no numbers.
-        ValueError: not exactly one of `max_drop`, `max_latency` and `target`; none of the depths
-            is fast or accurate enough; x and y differ in length; labels that are none of the
-            classes; the model is not built.
+        TypeError: labels that are no numbers; another `calibration`.
+        ValueError: not exactly one goal; none of the depths is fast or accurate enough; too few
+            rows for the bound; x and y differ in length; labels that are none of the classes;
+            the model is not built.
 
     Example:
         >>> import numpy as np, keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(8, 8, 1), widths=(2, 2, 2))
         >>> model = trgl.GreedyModel.from_blocks(blocks, [2, 1], trgl.heads.LinearHead(3), seed=0)
         >>> x, y = np.zeros((6, 8, 8, 1), "float32"), np.zeros(6, int)
-        >>> trgl.export.choose_exit(model, (x, y), max_drop=1.0, repeats=1).depth in (1, 2)
+        >>> trgl.export.choose_exit(model, (x, y), max_drop=1.0).depth in (1, 2)
         True
     """
-    goal, bound = _goal(max_drop, max_latency, target)
+    goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
+    calibration = checked(calibration)
     check_model(model)
     check_choice("predictions", predictions, ("logits", "probabilities"))
-    check_integer("batch_size", batch_size, 1)
-    check_integer("repeats", repeats, 1)
+    check_one_input(model.stages, "`choose_exit`")
     x, labels = _rows(data)
+    if goal == "risk":
+        check_enough(len(parts(len(labels), calibration, True)[1]), bound, calibration.confidence)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
     found = AllExits(stages, heads, "exits").predict(x, verbose=0)
     _check_labels(np.asarray(data[1]), labels, found[-1].shape[-1])
-    right = np.stack([_classes(one) == labels for one in found])
-    sure = np.stack([np.asarray(confidence(tf.constant(one), predictions)) for one in found])
-    depths = range(1, len(found) + 1)
-    exits = Exits(stages, heads, shape, Inputs(), Outputs(predictions), depths)
-    latency = _latencies(exits, np.resize(x, (batch_size, *exits.spec.shape[1:])), repeats)
-    accuracy = right.mean(1)
-    curve = _curve(right, sure, latency)
-    bound = accuracy[-1] - bound if goal == "max_drop" else bound
-    depth = _best(goal, bound, accuracy, latency) + 1
-    threshold = curve["threshold"][_best(goal, bound, curve["accuracy"], curve["mean_latency"])]
+    options = Outputs(predictions, average=calibration.average)
+    exits = Exits(stages, heads, shape, Inputs(), options, range(1, len(found) + 1))
+    rows = np.resize(x, (calibration.batch_size, *exits.spec.shape[1:]))
+    latency = _latencies(exits, rows, calibration.repeats, verbose)
+    return _choice(found, labels, latency, goal, bound, predictions, calibration)
+
+
+@public
+def choose_exit_from(
+    outputs: Sequence[Any],
+    labels: Any,
+    latency: Any,
+    max_drop: float | None = None,
+    max_latency: float | None = None,
+    max_depth: float | None = None,
+    target: float | None = None,
+    risk: float | None = None,
+    predictions: str = "logits",
+    calibration: Calibration | None = None,
+) -> ExitChoice:
+    """Choose as `choose_exit` does, from what the heads gave and from known times.
+
+    Args:
+        outputs: list of K arrays, `(examples, classes)`: what the heads give, as
+            `model.predict_exits(x)` has it.
+        labels: int array, `(examples,)`: numbers of classes, 0 to `classes` − 1.
+        latency: sequence of K floats, seconds: time of a call of each depth.
+        max_drop: float ≥ 0, as in `choose_exit`. Defaults to `None`.
+        max_latency: float > 0, seconds, as in `choose_exit`. Defaults to `None`.
+        max_depth: float ≥ 1, as in `choose_exit`. Defaults to `None`.
+        target: float, 0 to 1, as in `choose_exit`. Defaults to `None`.
+        risk: float > 0 and < 1, as in `choose_exit`. Defaults to `None`.
+        predictions: `"logits"` or `"probabilities"`. Defaults to `"logits"`.
+        calibration: `Calibration`, or `None` for `Calibration()`. Its `batch_size` and `repeats`
+            have no part here. Defaults to `None`.
+
+    Returns:
+        `ExitChoice`.
+
+    Raises:
+        TypeError: another `calibration`.
+        ValueError: not exactly one goal; none of the depths meets it; too few rows for the
+            bound; other numbers of outputs, labels and times.
+
+    Example:
+        >>> import numpy as np, keras_trgl as trgl
+        >>> outputs = [np.eye(2)[[0, 1, 1, 0]], np.eye(2)[[0, 1, 1, 1]]]
+        >>> trgl.export.choose_exit_from(outputs, [0, 1, 1, 1], (0.001, 0.002), target=0.0).depth
+        1
+    """
+    goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
+    calibration = checked(calibration)
+    check_choice("predictions", predictions, ("logits", "probabilities"))
+    found, labels = [np.asarray(one) for one in outputs], np.asarray(labels)
+    if len(found) != len(latency) or any(len(one) != len(labels) for one in found):
+        raise ValueError(
+            "`outputs` must be as many arrays as times, each with a row per label. Received: "
+            f"{len(found)} arrays of {[len(one) for one in found]} rows, {len(labels)} labels, "
+            f"{len(latency)} times."
+        )
+    return _choice(found, labels, latency, goal, bound, predictions, calibration)
+
+
+def _choice(
+    found: Sequence[Any],
+    labels: Any,
+    latency: Any,
+    goal: str,
+    bound: float,
+    predictions: str,
+    calibration: Calibration,
+) -> ExitChoice:
+    fit, judge = parts(len(labels), calibration, goal == "risk")
+    if goal == "risk":
+        check_enough(len(judge), bound, calibration.confidence)
+    temperatures = None
+    if calibration.temperature:
+        temperatures = tuple(fitted_temperature(o[fit], labels[fit], predictions) for o in found)
+    found = exit_predictions(found, predictions, temperatures, calibration.average)
+    right, sure = right_and_sure(found, labels, predictions)
+    path = shared_path(sure[:, fit])
+    if calibration.per_exit:
+        gain = ~(right[-1] & ~right) if goal == "risk" else right
+        path = threshold_path(gain[:, fit].astype(float), sure[:, fit], latency)
+    curve = curve_of(right[:, judge], sure[:, judge], latency, path)
+    accuracy = right[:, judge].mean(1)
+    depth, place, promise = _chosen(goal, bound, accuracy, latency, curve, calibration, len(judge))
     return ExitChoice(
         depth=depth,
-        thresholds=(float(threshold),) * (len(found) - 1),
+        thresholds=path[place],
         accuracy=tuple(map(float, accuracy)),
         latency=tuple(map(float, latency)),
-        curve={name: tuple(map(float, values)) for name, values in curve.items()},
+        curve={"thresholds": tuple(path)} | {n: tuple(map(float, v)) for n, v in curve.items()},
+        temperatures=temperatures,
+        average=calibration.average,
+        promise=promise,
     )
+
+
+def _chosen(
+    goal: str,
+    bound: float,
+    accuracy: Any,
+    latency: Any,
+    curve: dict[str, Any],
+    calibration: Calibration,
+    rows: int,
+) -> tuple[int, int, str]:
+    """Give depth, place on the curve, and what is promised."""
+    if goal == "risk":
+        wrong = np.rint(curve["risk"] * rows)
+        safe = last_safe(wrong, rows, bound, calibration.confidence)
+        place = int(np.argmin(curve["mean_latency"][:safe]))
+        promise = (
+            f"With confidence {calibration.confidence:g}, at most {bound:g} of rows drawn as the "
+            f"{rows} judging ones are wrong at their exit and right at depth {len(accuracy)}."
+        )
+        return len(accuracy), place, promise
+    if goal == "max_depth":
+        depths = np.arange(1, len(accuracy) + 1)
+        place = best(goal, bound, curve["accuracy"], curve["mean_depth"])
+        return best(goal, bound, accuracy, depths) + 1, place, ""
+    bound = accuracy[-1] - bound if goal == "max_drop" else bound
+    place = best(goal, bound, curve["accuracy"], curve["mean_latency"])
+    return best(goal, bound, accuracy, latency) + 1, place, ""
 
 
 def _goal(*given: float | None) -> tuple[str, float]:
@@ -168,7 +350,13 @@ def _goal(*given: float | None) -> tuple[str, float]:
             f"Exactly one of {', '.join(f'`{name}`' for name in GOALS)} must be given. Received: "
             f"{dict(wanted) or 'none'}. `max_drop=0.01` allows one point."
         )
-    return wanted[0][0], float(wanted[0][1])
+    name, bound = wanted[0][0], float(wanted[0][1])
+    if name == "risk" and not 0.0 < bound < 1.0:
+        raise ValueError(
+            f"`risk` must lie between 0 and 1. Received: risk={bound}. 0.01 is one row in a "
+            "hundred."
+        )
+    return name, bound
 
 
 def _rows(data: Any) -> tuple[Any, Any]:
@@ -214,15 +402,7 @@ def _check_labels(given: Any, labels: Any, units: int) -> None:
         )
 
 
-def _classes(predictions: Any) -> Any:
-    if predictions.shape[-1] == 1:
-        raise ValueError(
-            "A depth is chosen for classifiers with a unit per class. Received: a single unit."
-        )
-    return predictions.argmax(-1)
-
-
-def _latencies(exits: Exits, batch: Any, repeats: int) -> Any:
+def _latencies(exits: Exits, batch: Any, repeats: int, verbose: int) -> Any:
     """Give the median seconds of a call of each depth; calls of all depths take turns."""
     calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
     rows = tf.constant(batch)
@@ -231,56 +411,11 @@ def _latencies(exits: Exits, batch: Any, repeats: int) -> Any:
     # The first call traces.
     for call in calls:
         call(rows)
-    for round_ in seconds:
+    bar = keras.utils.Progbar(repeats, verbose=verbose, unit_name="round")
+    for number, round_ in enumerate(seconds, start=1):
         for k, call in enumerate(calls):
             begin = time.perf_counter()
             call(rows)["class_id"].numpy()
             round_[k] = time.perf_counter() - begin
+        bar.update(number)
     return np.median(seconds, 0)
-
-
-def _curve(right: Any, sure: Any, latency: Any) -> dict[str, Any]:
-    """Give accuracy, mean depth and mean latency of early exit at each threshold.
-
-    Args:
-        right: bool array, `(K, examples)`: whether depth k is right.
-        sure: float array, `(K, examples)`: its confidence.
-        latency: float array, `(K,)`, seconds.
-    """
-    inner = np.quantile(sure[:-1], np.linspace(0.0, 1.0, POINTS)) if len(sure) > 1 else []
-    # Above 1 no row leaves early: the last depth itself.
-    thresholds = np.unique([0.0, *inner, 1.1])
-    names = ("threshold", "accuracy", "mean_depth", "mean_latency")
-    points = []
-    for threshold in thresholds:
-        leaves = sure >= threshold
-        leaves[-1] = True
-        exit_of = leaves.argmax(0)
-        correct = right[exit_of, np.arange(right.shape[1])]
-        points.append(
-            (threshold, correct.mean(), 1.0 + exit_of.mean(), np.asarray(latency)[exit_of].mean())
-        )
-    return dict(zip(names, np.transpose(points), strict=True))
-
-
-def _best(goal: str, bound: float, accuracy: Any, latency: Any) -> int:
-    """Give the place of the best choice.
-
-    Raises:
-        ValueError: none meets the bound.
-    """
-    # `lexsort` orders by its last key first; the other one decides among equals.
-    if goal == "max_latency":
-        fits = np.asarray(latency) <= bound
-        order = np.lexsort((latency, -np.asarray(accuracy)))
-    else:
-        # A difference of two accuracies may miss the very accuracy that it allows by a last bit.
-        fits = np.asarray(accuracy) >= bound - 1e-12
-        order = np.lexsort((-np.asarray(accuracy), latency))
-    for place in order:
-        if fits[place]:
-            return int(place)
-    raise ValueError(
-        f"No depth meets the goal. Received: {goal} with accuracy or seconds {bound:.4g}; the "
-        f"best accuracy is {max(accuracy):.4g}, the least latency {min(latency):.4g} seconds."
-    )

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from keras_trgl.checks import check_integer
 from keras_trgl.greedy_model import GreedyModel
+from keras_trgl.layers.chain import main_shape
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.unfolding import as_model
-from keras_trgl.types import Shape
 
 HALF = {"float16", "bfloat16"}
 
@@ -50,17 +50,17 @@ def check_depth(model: Any, depth: Any) -> int:
     return int(depth)
 
 
-def live_parts(model: Any, depth: int) -> tuple[list[Stage], list[Any], Shape]:
+def live_parts(model: Any, depth: int) -> tuple[list[Stage], list[Any], Any]:
     """Give the model's own stages 1…k, as many heads, and the shape of its data.
 
     Batches on their way to later stages are let through first.
     """
     model.drain()
-    return list(model.stages[:depth]), list(model.heads[:depth]), tuple(model.input_shape)
+    return list(model.stages[:depth]), list(model.heads[:depth]), model.input_shape
 
 
 def unplaced(
-    stages: list[Stage], heads: list[Any], input_shape: Shape
+    stages: list[Stage], heads: list[Any], input_shape: Any
 ) -> tuple[list[Stage], list[Any]]:
     """Give stages and heads whose variables are plain and lie where new ones would be made.
 
@@ -89,7 +89,7 @@ def unplaced(
 
 
 def in_float32(
-    stages: list[Stage], heads: list[Any], input_shape: Shape
+    stages: list[Stage], heads: list[Any], input_shape: Any
 ) -> tuple[list[Stage], list[Any]]:
     """Give stages and heads that compute in float32, with the same weights.
 
@@ -137,7 +137,7 @@ def _is_plain(value: Any, device: str) -> bool:
 
 
 def _copies(
-    stages: list[Stage], heads: list[Any], input_shape: Shape, copy: Callable[[Any], Any]
+    stages: list[Stage], heads: list[Any], input_shape: Any, copy: Callable[[Any], Any]
 ) -> tuple[list[Stage], list[Any]]:
     """Give built copies of stages and heads with the same weights."""
     # A part of a user's model has no configuration of its own; as a model it has.
@@ -147,10 +147,10 @@ def _copies(
     for stage, head in zip(stages, heads, strict=True):
         own = Stage([copy(block) for block in stage.blocks], name=stage.name)
         own.build(shape)
-        shape = tuple(own.compute_output_shape(shape))
+        shape = own.compute_output_shape(shape)
         own_heads.append(copy(head))
         if not own_heads[-1].built:
-            own_heads[-1].build(shape)
+            own_heads[-1].build(main_shape(shape))
         own_stages.append(own)
     layers = [layer for stage in stages for layer in stage.blocks] + list(heads)
     copies = [layer for stage in own_stages for layer in stage.blocks] + own_heads

@@ -22,13 +22,14 @@ from keras_trgl.export.exported_parts import (
     live_parts,
     unplaced,
 )
-from keras_trgl.export.intake import Intake
+from keras_trgl.export.intake import Intake, check_one_input
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.publish import size_of, written_file
 from keras_trgl.export.report import ExportReport
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.verify import ExportMismatchError, LiveModel, sample_of
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.passing import main
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -204,7 +205,8 @@ class _Depth(keras.layers.Layer):
 
     def __init__(self, stages: Sequence[Stage], head: Any, inputs: Inputs) -> None:
         super().__init__(name=f"depth_{len(stages)}", dtype="float32")
-        self._row = [*(block for stage in stages for block in stage.blocks), head]
+        self._row = [block for stage in stages for block in stage.blocks]
+        self._head = head
         self._intake = Intake(inputs, stages[0].blocks)
         # Keras tracks it as a layer's attribute only where it stands itself.
         self._preprocess = inputs.preprocess
@@ -214,7 +216,7 @@ class _Depth(keras.layers.Layer):
         x = self._intake(x)
         for layer in self._row:
             x = layer(x, training=False)
-        return x
+        return self._head(main(x), training=False)
 
 
 class _Exporter:
@@ -242,7 +244,8 @@ class _Exporter:
                 "`encoded` out; `export_serving` can decode."
             )
         stages, heads, shape = live_parts(model, depth)
-        self._live = LiveModel(stages, heads, inputs, "values")
+        check_one_input(stages, "A file for another runtime")
+        self._live = LiveModel(stages, heads, inputs, Outputs("values"))
         stages, heads = in_float32(*unplaced(stages, heads, shape), shape)
         # Traced only to say early what is wrong with the preprocessing.
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec

@@ -83,9 +83,15 @@ class Outputs:
             to `None`.
         default_exit: int, 1…K, or `None`: the depth of `serving_default`. `None` means K.
             Defaults to `None`.
+        temperatures: sequence of K floats > 0, or `None`. Logits of depth k are divided by the
+            k-th, which changes probabilities and confidence, not classes. `None` is 1 for all.
+            Defaults to `None`.
+        average: bool. Whether depth k predicts the mean of the probabilities of depths 1…k.
+            Defaults to `False`.
 
     Raises:
-        ValueError: another `predictions`; thresholds or class names for a regression.
+        ValueError: another `predictions`; thresholds, class names, temperatures or an average
+            for a regression; temperatures that are not above zero.
 
     Example:
         >>> from keras_trgl.export import Outputs
@@ -97,15 +103,26 @@ class Outputs:
     class_names: Sequence[str] | None = None
     thresholds: float | Sequence[float] | None = None
     default_exit: int | None = None
+    temperatures: Sequence[float] | None = None
+    average: bool = False
 
     def __post_init__(self) -> None:
         check_choice("predictions", self.predictions, PREDICTIONS)
-        if self.predictions == "values" and (
-            self.thresholds is not None or self.class_names is not None
-        ):
+        of_classes = {
+            name: getattr(self, name)
+            for name in ("thresholds", "class_names", "temperatures", "average")
+            if getattr(self, name) not in (None, False)
+        }
+        if self.predictions == "values" and of_classes:
             raise ValueError(
                 "Values have neither classes nor confidence. Received: predictions='values' with "
-                f"thresholds={self.thresholds}, class_names={self.class_names}. Leave them out."
+                f"{', '.join(f'{name}={value}' for name, value in of_classes.items())}. Leave "
+                "them out."
+            )
+        if self.temperatures is not None and not all(0 < one < np.inf for one in self.temperatures):
+            raise ValueError(
+                f"`temperatures` must be above zero. Received: temperatures={self.temperatures}. "
+                "1 leaves a depth as it is."
             )
 
     def __repr__(self) -> str:
@@ -134,6 +151,21 @@ class Outputs:
                 f"thresholds={self.thresholds}. `choose_exit(…).thresholds` has as many."
             )
         return tuple(float(value) for value in values)
+
+    def check_temperatures(self, num_stages: int) -> None:
+        """Raise unless there are as many temperatures as depths.
+
+        Args:
+            num_stages: int ≥ 1, K.
+
+        Raises:
+            ValueError: another number.
+        """
+        if self.temperatures is not None and len(self.temperatures) != num_stages:
+            raise ValueError(
+                f"`temperatures` must be one per depth, {num_stages}. Received: "
+                f"{len(self.temperatures)}. `choose_exit(…).temperatures` has as many."
+            )
 
     def check_classes(self, units: int) -> None:
         """Raise unless there are as many class names as classes.

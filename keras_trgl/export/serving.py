@@ -91,6 +91,7 @@ def export_serving(
     check_model(model)
     outputs = outputs or Outputs()
     thresholds = outputs.threshold_list(model.num_stages)
+    outputs.check_temperatures(model.num_stages)
     if outputs.default_exit is not None:
         check_depth(model, outputs.default_exit)
     depths = range(1, model.num_stages + 1)
@@ -142,6 +143,7 @@ def export_exit(
     check_model(model)
     check_depth(model, depth)
     outputs = outputs or Outputs()
+    outputs.check_temperatures(model.num_stages)
     if outputs.thresholds is not None or outputs.default_exit not in (None, depth):
         raise ValueError(
             "A single exit has neither thresholds nor another default. Received: "
@@ -164,7 +166,7 @@ def _publish(
     inputs, files = inputs or Inputs(), files or ServerFiles()
     check_can_write(files.warmup)
     stages, heads, shape = live_parts(model, depths[-1])
-    live = LiveModel(stages, heads, inputs, outputs.predictions)
+    live = LiveModel(stages, heads, inputs, outputs)
     # Tracing finds what cannot be exported before anything is written.
     own_stages, own_heads = unplaced(stages, heads, shape)
     exits = Exits(own_stages, own_heads, shape, inputs, outputs, depths)
@@ -184,7 +186,7 @@ def _publish(
         loaded = tf.saved_model.load(str(aside))
         difference = _compare(loaded, live, samples, depths, outputs, thresholds)
         used = [block for stage in stages for block in stage.blocks]
-        used += [heads[depth - 1] for depth in depths]
+        used += [head for k, head in enumerate(heads, 1) if k in depths or outputs.average]
         if isinstance(inputs.preprocess, keras.layers.Layer):
             used.append(inputs.preprocess)
         numbers = check_numbers(aside, used)
@@ -212,7 +214,8 @@ def _write(wanted: dict[str, Signature], folder: Path, stages: list[Any]) -> Non
 def _samples(wanted: dict[str, Signature]) -> dict[str, dict[str, Any]]:
     """Give every signature's inputs by name."""
     spec = wanted["serving_default"][1]
-    arrays = {spec.name: sample_of(spec)}
+    specs = list(spec.values()) if isinstance(spec, dict) else [spec]
+    arrays = {one.name: sample_of(one, seed) for seed, one in enumerate(specs)}
     encoded = {"image_bytes": encoded_sample(spec.shape[1:])} if "encoded" in wanted else {}
     return {name: encoded if name == "encoded" else arrays for name in wanted}
 
@@ -229,7 +232,7 @@ def _compare(
     default = outputs.default_exit or depths[-1]
     largest = 0.0
     for name, arrays in samples.items():
-        rows = next(iter(arrays.values()))
+        rows: Any = arrays if len(arrays) > 1 else next(iter(arrays.values()))
         if name == "encoded":
             rows = np.stack([tf.io.decode_image(one).numpy() for one in rows])
         wanted = live.predictions(rows)

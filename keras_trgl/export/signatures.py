@@ -15,10 +15,11 @@ from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.stage import Stage
-from keras_trgl.network.passing import apart, together
+from keras_trgl.network.passing import apart, main, together
 from keras_trgl.types import Shape, Tensor
 
-Signature = tuple[Callable[[Tensor], dict[str, Tensor]], tf.TensorSpec]
+Signature = tuple[Callable[[Any], dict[str, Tensor]], Any]
+"""A function, and the spec of what it takes, or a dict of specs by the names of several inputs."""
 
 PYTHON_OPERATIONS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
@@ -43,7 +44,7 @@ class Exits:
         self,
         stages: Sequence[Stage],
         heads: Sequence[Any],
-        input_shape: Shape,
+        input_shape: Any,
         inputs: Inputs,
         outputs: Outputs,
         depths: Sequence[int],
@@ -55,23 +56,16 @@ class Exits:
         self.labels = None
         if outputs.class_names is not None:
             self.labels = [str(name).encode() for name in outputs.class_names]
-        shape = (None, *(inputs.shape or input_shape[1:]))
         intake = Intake(inputs, stages[0].blocks)
-        self.spec = tf.TensorSpec(shape, intake.dtype, "inputs")
-        layer = inputs.preprocess
-        if isinstance(layer, keras.layers.Layer) and not layer.built:
-            # What a layer makes while a function is traced cannot be used outside.
-            layer.build(shape)
-        prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
-        _check_preprocess(prepare, input_shape)
-        self._prepare = prepare
-        spec: Any = (open_spec(prepare.structured_outputs), {})
+        self._prepare = self._prepared(intake, inputs, input_shape)
+        given = tf.nest.map_structure(open_spec, self._prepare.structured_outputs)
+        spec: Any = (given, {})
         self._stages, self._heads = [], {}
         for depth, (stage, head) in enumerate(zip(stages, heads, strict=True), start=1):
             self._stages.append(_traced(_features_of(stage), spec, f"stage_{depth}"))
             # Features with their masks, as `apart` gives them.
             spec = tf.nest.map_structure(open_spec, self._stages[-1].structured_outputs)
-            if depth in self.depths:
+            if depth in self.depths or (outputs.average and depth < self.depths[-1]):
                 traced = _traced(_prediction_of(head), spec, f"head_{depth}")
                 self._heads[depth] = traced
         shape = self._heads[self.depths[-1]].structured_outputs.shape
@@ -82,32 +76,72 @@ class Exits:
             )
         self.units = int(shape[-1])
 
-    def prepare(self, inputs: Tensor) -> Any:
+    def _prepared(self, intake: Intake, inputs: Inputs, input_shape: Any) -> Any:
+        """Give the traced function of what a client sends, and settle its spec."""
+        if intake.several is not None:
+            self.spec: Any = {
+                name: tf.TensorSpec((None, *one.shape[1:]), one.dtype, name)
+                for name, one in intake.several.by_name.items()
+            }
+            return _traced(intake, self.spec, "preprocess")
+        shape = (None, *(inputs.shape or input_shape[1:]))
+        self.spec = tf.TensorSpec(shape, intake.dtype, "inputs")
+        layer = inputs.preprocess
+        if isinstance(layer, keras.layers.Layer) and not layer.built:
+            # What a layer makes while a function is traced cannot be used outside.
+            layer.build(shape)
+        prepare = _traced(_prepare_by(intake, shape), self.spec, "preprocess")
+        _check_preprocess(prepare, input_shape)
+        return prepare
+
+    def prepare(self, inputs: Any) -> Any:
         """Give the model's data from what a client sends, as `apart` gives what crosses a cut."""
         return self._prepare(inputs), {}
 
-    def single(self, depth: int) -> Callable[[Tensor], dict[str, Tensor]]:
+    def single(self, depth: int) -> Callable[[Any], dict[str, Tensor]]:
         """Give the function of `exit_k`."""
 
-        def run(inputs: Tensor) -> dict[str, Tensor]:
-            x = self.prepare(inputs)
-            for stage in self._stages[:depth]:
+        def run(inputs: Any) -> dict[str, Tensor]:
+            x, found = self.prepare(inputs), None
+            for at, stage in enumerate(self._stages[:depth], start=1):
                 x = stage(x)
-            return self.described(self._heads[depth](x))
+                if at == depth or self.outputs.average:
+                    prediction, found = self._exit(at, x, found)
+            return self.described(prediction)
 
         return run
 
-    def every(self, inputs: Tensor) -> dict[str, Tensor]:
+    def _exit(self, depth: int, features: Any, before: Any) -> tuple[Tensor, Any]:
+        """Give what an exit predicts, `(batch, units)`, and the sum of probabilities so far.
+
+        Args:
+            depth: int, 1…K.
+            features: its stage's, as `apart` gives them.
+            before: the sum of probabilities of the exits before, where they are averaged; `None`
+                at the first.
+        """
+        kind, prediction = self.outputs.predictions, self._heads[depth](features)
+        if self.outputs.temperatures is not None:
+            prediction = tempered(prediction, kind, float(self.outputs.temperatures[depth - 1]))
+        if not self.outputs.average:
+            return prediction, None
+        total = class_probabilities(prediction, kind)
+        total = total if before is None else total + before
+        mean = total / depth
+        return (logits_of(mean) if kind == "logits" else mean), total
+
+    def every(self, inputs: Any) -> dict[str, Tensor]:
         """Give what `all_exits` does: every output of every exit, its depth in its name."""
-        found, x = {}, self.prepare(inputs)
+        found, x, total = {}, self.prepare(inputs), None
         for depth, stage in enumerate(self._stages, start=1):
             x = stage(x)
             if depth in self._heads:
-                described = self.described(self._heads[depth](x))
+                prediction, total = self._exit(depth, x, total)
+                described = self.described(prediction)
                 found.update({f"{name}_{depth}": value for name, value in described.items()})
         return found
 
-    def confident(self, thresholds: Sequence[float]) -> Callable[[Tensor], dict[str, Tensor]]:
+    def confident(self, thresholds: Sequence[float]) -> Callable[[Any], dict[str, Tensor]]:
         """Give the function of `confident_exit`: rows leave when they are sure.
 
         Args:
@@ -115,10 +149,10 @@ class Exits:
                 the k-th.
         """
 
-        def leave(depth: int, features: Any) -> tuple[Tensor, Tensor]:
+        def leave(depth: int, features: Any, before: Any) -> tuple[Tensor, Tensor]:
             """Give predictions and exits of rows that come out of stage `depth` − 1."""
             features = self._stages[depth - 1](features)
-            predictions = self._heads[depth](features)
+            predictions, total = self._exit(depth, features, before)
             exits = tf.fill(tf.shape(predictions)[:1], depth)
             if depth == len(self._stages):
                 return predictions, exits
@@ -126,8 +160,11 @@ class Exits:
 
             def go_on() -> tuple[Tensor, Tensor]:
                 unsure = tf.where(~sure)
-                left = tf.nest.map_structure(lambda one: tf.gather_nd(one, unsure), features)
-                later = leave(depth + 1, left)
+                left = tf.nest.map_structure(
+                    lambda one: None if one is None else tf.gather_nd(one, unsure),
+                    (features, total),
+                )
+                later = leave(depth + 1, *left)
                 return (
                     tf.tensor_scatter_nd_update(predictions, unsure, later[0]),
                     tf.tensor_scatter_nd_update(exits, unsure, later[1]),
@@ -135,8 +172,8 @@ class Exits:
 
             return tf.cond(tf.reduce_all(sure), lambda: (predictions, exits), go_on)
 
-        def run(inputs: Tensor) -> dict[str, Tensor]:
-            predictions, exits = leave(1, self.prepare(inputs))
+        def run(inputs: Any) -> dict[str, Tensor]:
+            predictions, exits = leave(1, self.prepare(inputs), None)
             # A condition forgets shapes, and a signature shows them.
             predictions = tf.ensure_shape(predictions, (None, self.units))
             return {**self.described(predictions), "exit": tf.ensure_shape(exits, (None,))}
@@ -190,6 +227,24 @@ def class_probabilities(predictions: Tensor, kind: str) -> Tensor:
     return keras.ops.softmax(predictions)
 
 
+def tempered(predictions: Tensor, kind: str, temperature: float) -> Tensor:
+    """Give predictions `(batch, units)` whose logits were divided by a temperature."""
+    if kind == "logits":
+        return predictions / temperature
+    return class_probabilities(logits_of(predictions) / temperature, "logits")
+
+
+def logits_of(probabilities: Tensor) -> Tensor:
+    """Give logits of probabilities, `(batch, units)`; of a single unit those of its sigmoid."""
+    small = 1e-30
+    if probabilities.shape[-1] == 1:
+        odds = keras.ops.maximum(probabilities, small) / keras.ops.maximum(
+            1.0 - probabilities, small
+        )
+        return keras.ops.log(odds)
+    return keras.ops.log(keras.ops.maximum(probabilities, small))
+
+
 def confidence(predictions: Tensor, kind: str) -> Tensor:
     """Give the probability of the likeliest class, `(batch,)`.
 
@@ -237,8 +292,11 @@ def signatures(
 
 
 def _traced(function: Callable[[Any], Any], spec: Any, name: str) -> Any:
-    function.__name__ = name
-    return tf.function(function, autograph=False).get_concrete_function(spec)
+    def run(given: Any) -> Any:
+        return function(given)
+
+    run.__name__ = name
+    return tf.function(run, autograph=False).get_concrete_function(spec)
 
 
 def _features_of(stage: Stage) -> Callable[[Any], Any]:
@@ -253,7 +311,7 @@ def _features_of(stage: Stage) -> Callable[[Any], Any]:
 
 
 def _prediction_of(head: Any) -> Callable[[Any], Tensor]:
-    return lambda sides: tf.cast(head(together(sides), training=False), tf.float32)
+    return lambda sides: tf.cast(head(main(together(sides)), training=False), tf.float32)
 
 
 def _prepare_by(intake: Intake, shape: Sequence[Any]) -> Callable[[Tensor], Tensor]:

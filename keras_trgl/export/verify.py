@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.export.exit_predictions import exit_predictions
 from keras_trgl.export.exported_parts import compute_types
 from keras_trgl.export.intake import Intake
-from keras_trgl.export.options import Inputs
+from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.no_head import NoHead
+from keras_trgl.network.passing import main
 from keras_trgl.types import Shape
 
 ROWS = 8
@@ -36,9 +38,9 @@ def sample_of(spec: Any, seed: int = 0) -> Any:
         return rng.integers(0, 256, shape, "uint8")
     if spec.dtype == tf.string:
         return rng.choice(np.array([b"a", b"b c", b""], object), shape)
-    if spec.dtype.is_integer:
+    if spec.dtype.is_integer or spec.dtype.is_bool:
         return rng.integers(0, 2, shape).astype(spec.dtype.as_numpy_dtype)
-    return rng.normal(size=shape).astype("float32")
+    return rng.normal(size=shape).astype(spec.dtype.as_numpy_dtype)
 
 
 def encoded_sample(shape: Shape, seed: int = 0) -> Any:
@@ -56,13 +58,14 @@ class LiveModel:
         stages: the model's own stages 1…k.
         heads: the heads, as many.
         inputs: how data come in.
-        kind: what the heads give, as in `Outputs`.
+        outputs: what the heads predict.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, kind: str
+        self, stages: Sequence[Stage], heads: Sequence[Any], inputs: Inputs, outputs: Outputs
     ) -> None:
-        self.stages, self.heads, self.kind = stages, heads, kind
+        self.stages, self.heads, self.kind = stages, heads, outputs.predictions
+        self._outputs = outputs
         self._intake = Intake(inputs, stages[0].blocks)
         layers = [block for stage in stages for block in stage.blocks] + list(heads)
         dtypes = {name for layer in layers for name in compute_types(layer)}
@@ -75,9 +78,10 @@ class LiveModel:
         for stage, head in zip(self.stages, self.heads, strict=True):
             for block in stage.blocks:
                 x = block(x, training=False)
-            given = None if isinstance(head, NoHead) else head(x, training=False)
+            given = None if isinstance(head, NoHead) else head(main(x), training=False)
             found.append(None if given is None else tf.cast(given, tf.float32).numpy())
-        return found
+        own = self._outputs
+        return exit_predictions(found, own.predictions, own.temperatures, own.average)
 
     def compare(self, name: str, got: dict[str, Any], wanted: Any) -> float:
         """Compare all outputs of one exit with its live predictions `(batch, units)`.
@@ -161,6 +165,9 @@ def check_numbers(folder: Path, layers: Sequence[Any]) -> int:
 
 def row_by_row(signature: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """Give a signature's outputs for rows that are sent one at a time."""
-    ((key, rows),) = inputs.items()
-    single = [signature(**{key: tf.constant(rows[i : i + 1])}) for i in range(len(rows))]
+    count = len(next(iter(inputs.values())))
+    single = [
+        signature(**{key: tf.constant(rows[i : i + 1]) for key, rows in inputs.items()})
+        for i in range(count)
+    ]
     return {name: tf.concat([one[name] for one in single], 0) for name in single[0]}

@@ -1,4 +1,4 @@
-"""The head of transformers: a normalization, one vector per example, one dense layer."""
+"""The head of transformers: a normalization, one vector per example or per token, a dense layer."""
 
 from typing import Any
 
@@ -9,20 +9,21 @@ from keras_trgl.heads.head import Head
 from keras_trgl.registration import public
 from keras_trgl.types import Shape
 
-POOLS = ("mean", "first")
+POOLS = ("mean", "first", None)
 
 
 @public
 class NormHead(Head):
     """Layer normalization, mean over positions or the first one, dense layer.
 
-    The head of Swin (mean) and of ViT (its class token, which comes first). Parameters:
-    `2c + c·units + units` for c channels.
+    The head of Swin (mean) and of ViT (its class token, which comes first); with `pool=None` that
+    of language models and segmentation, a prediction per position, `(batch, …, units)`, with the
+    features' mask. Parameters: `2c + c·units + units` for c channels.
 
     Args:
         units: int > 0. Numbers in a prediction.
         pool: `"mean"`: over all axes but batch and channels. `"first"`: the first position of a
-            sequence. Defaults to `"mean"`.
+            sequence. `None`: every position has a prediction. Defaults to `"mean"`.
         epsilon: float > 0. ε of the normalization; ViT has 1e-6. Defaults to `1e-5`.
         kernel_initializer: `keras.initializers.Initializer` of the dense kernel, or its name.
             `None` is the published one, a truncated normal of 0.02. Defaults to `None`.
@@ -32,8 +33,8 @@ class NormHead(Head):
 
     Raises:
         ValueError: `units` is below 1; another word for `pool` or `data_format`; at build,
-            features that are neither a sequence nor a grid, or no sequence of known length for
-            `pool="first"`.
+            features that are neither a sequence nor a grid, no sequence of known length for
+            `pool="first"`, or channels that do not come last for `pool=None`.
 
     Example:
         >>> import numpy as np
@@ -49,7 +50,7 @@ class NormHead(Head):
     def __init__(
         self,
         units: int,
-        pool: str = "mean",
+        pool: str | None = "mean",
         epsilon: float = 1e-5,
         kernel_initializer: Any = None,
         data_format: str | None = None,
@@ -75,7 +76,8 @@ class NormHead(Head):
             List of layers.
 
         Raises:
-            ValueError: another rank, or an open length for `pool="first"`.
+            ValueError: another rank, an open length for `pool="first"`, or channels that do not
+                come last for `pool=None`.
         """
         rank = len(input_shape)
         if rank not in (3, 4) or (self.pool == "first" and (rank == 4 or input_shape[1] is None)):
@@ -83,6 +85,11 @@ class NormHead(Head):
             raise ValueError(
                 f"`NormHead` with pool={self.pool!r} takes features of {wanted}. Received: "
                 f"{input_shape}. Use `LinearHead`, or another `pool`, for other features."
+            )
+        if self.pool is None and rank == 4 and self.channel_axis == 1:
+            raise ValueError(
+                "`NormHead` with pool=None takes features with channels last. Received: "
+                f"{input_shape} with channels first. Use another `pool`."
             )
         dtype = self.dtype_policy
         # A sequence has its positions before its channels, whatever the format of images.
@@ -97,7 +104,12 @@ class NormHead(Head):
             others = int(input_shape[1] or 1) - 1
             crop = keras.layers.Cropping1D((0, others), dtype=dtype)
             return [crop, keras.layers.Flatten(data_format=form, dtype=dtype), norm, dense]
-        return [norm, *self.mean(rank), dense]
+        return [norm, *([] if self.pool is None else self.mean(rank)), dense]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Give `(batch, units)`, or a prediction for every position."""
+        between = input_shape[1:-1] if self.pool is None else ()
+        return (input_shape[0], *between, self.units)
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_integer
+from keras_trgl.checks import check_choice, check_integer
 from keras_trgl.heads.head import Head
 from keras_trgl.heads.parts import Layers, Parts, image_sides
 from keras_trgl.layers.residual_block import ResidualBlock
@@ -12,6 +12,14 @@ from keras_trgl.registration import public
 from keras_trgl.types import Shape
 
 EXPANSION = 4
+
+DEPTHS: dict[str, dict[int, tuple[int, ...]]] = {
+    "vgg19": {2: (4,), 3: (4, 1), 4: (4, 1, 1)},
+    "resnet50": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
+    "resnet101": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
+    "resnet152": {2: (4,), 3: (4, 4), 4: (4, 4, 4)},
+}
+"""Depths at the cuts of `splitting.published("sedona_…")`, by network and number of stages."""
 
 
 @public
@@ -23,9 +31,8 @@ class SedonaHead(Head):
     2, where something is left to halve, and p/2 channels more; 1x1 convolution to `width`; mean
     over positions; dense layer. Batch normalization and ReLU follow all convolutions but the last
     of an inverted residual, which has no ReLU. Its sums count for no energy. Published with the
-    splits of `splitting.published`: depth 4 for `"sedona_resnet50"`, `101`, `152`; for
-    `"sedona_vgg19"` 4 at the first cut and 1 at the others; the last stage has the network's own
-    classifier.
+    splits of `splitting.published`: see `SedonaHead.published`; the last stage has the network's
+    own classifier.
 
     Args:
         units: int > 0. Numbers in a prediction.
@@ -68,6 +75,29 @@ class SedonaHead(Head):
         self.depth = int(depth)
         self.width = int(width)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    @classmethod
+    def published(
+        cls, network: str, num_stages: int, units: int, **kwargs: Any
+    ) -> list["SedonaHead"]:
+        """Give the heads below the last stage that were published with a split.
+
+        Args:
+            network: `"vgg19"`, `"resnet50"`, `"resnet101"` or `"resnet152"`; the sizes of its
+                stages are `splitting.published(f"sedona_{network}", num_stages)`.
+            num_stages: int, 2 to 4 stages.
+            units: int > 0. Numbers in a prediction.
+            **kwargs: further arguments of each head, such as `width`.
+
+        Returns:
+            List of `num_stages − 1` unbuilt heads.
+
+        Raises:
+            ValueError: another network or number of stages.
+        """
+        check_choice("network", network, tuple(DEPTHS))
+        check_choice("num_stages", num_stages, tuple(DEPTHS[network]))
+        return [cls(units, depth, **kwargs) for depth in DEPTHS[network][num_stages]]
 
     def make_layers(self, input_shape: Shape) -> list[keras.layers.Layer]:
         """Give the head's layers.

@@ -7,7 +7,7 @@ import keras
 
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import inner_layers
-from keras_trgl.types import Shape, Tensor
+from keras_trgl.types import PassesSeveral, Shape, Tensor
 
 
 def as_layers(name: str, layers: Any) -> list[keras.layers.Layer]:
@@ -92,6 +92,34 @@ def output_shape(layer: Any, shape: Shape) -> Shape:
             ) from error
         build_layer(asked, shape)
     return tuple(asked.compute_output_spec(_symbolic(asked, shape)).shape)
+
+
+def passes_several(layer: Any) -> bool:
+    """Tell whether a layer takes, or gives, several tensors."""
+    return isinstance(layer, PassesSeveral) and layer.passes_several
+
+
+def as_shapes(shapes: Any) -> Any:
+    """Give a shape, or a structure of shapes, as no list at its top: files have lists."""
+    return tuple(shapes) if isinstance(shapes, list) else shapes
+
+
+def flat_shapes(shapes: Any) -> list[Shape]:
+    """Give the shapes in a structure of them, in the order in which Keras takes tensors.
+
+    Args:
+        shapes: shape, or list, tuple or dict of shapes.
+    """
+    if isinstance(shapes, dict):
+        shapes = [shapes[key] for key in sorted(shapes)]
+    elif not shapes or not isinstance(shapes[0], (tuple, list, dict)):
+        return [tuple(shapes)]
+    return [one for inner in shapes for one in flat_shapes(inner)]
+
+
+def main_shape(shapes: Any) -> Shape:
+    """Give the first shape of a structure of them, the one that heads see."""
+    return flat_shapes(shapes)[0]
 
 
 def _symbolic(layer: Any, shape: Shape) -> keras.KerasTensor:

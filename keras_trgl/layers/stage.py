@@ -10,17 +10,19 @@ from keras import ops
 
 from keras_trgl.layers.chain import (
     as_layers,
+    as_shapes,
     build_chain,
     call_chain,
     chain_output_shape,
     deserialize_chain,
+    passes_several,
     serialize_chain,
 )
 from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.recording import Recorded
 from keras_trgl.registration import public
-from keras_trgl.types import HoldsUnits, Shape, Tensor
+from keras_trgl.types import HoldsUnits, Tensor
 
 
 def residual_units(layer: Any) -> list[ResidualUnit]:
@@ -117,9 +119,9 @@ class Stage(Recorded, keras.layers.Layer):
         """The units whose energy counts, in order."""
         return [unit for block in self.blocks for unit in residual_units(block)]
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Build every block for inputs of this shape, batch axis included."""
-        build_chain(self.blocks, tuple(input_shape))
+        build_chain(self.blocks, as_shapes(input_shape))
         if self.regularizer is not None and not self.regularizer.built:
             self.regularizer.build(None)
 
@@ -176,9 +178,18 @@ class Stage(Recorded, keras.layers.Layer):
 
     compute_mask = hands_on
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the features' shape; needs nothing built."""
-        return chain_output_shape(self.blocks, tuple(input_shape))
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Give the features' shape, or a tuple of shapes; needs nothing built."""
+        return chain_output_shape(self.blocks, as_shapes(input_shape))
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        """Give the features as symbolic tensors; of several each has a type of its own."""
+        is_one = not isinstance(inputs, (tuple, list, dict))
+        if is_one and not any(map(passes_several, self.blocks)):
+            return super().compute_output_spec(inputs, **kwargs)
+        for block in self.blocks:
+            inputs = block.compute_output_spec(inputs)
+        return inputs
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration, blocks included; the regulariser is the model's to give."""

@@ -7,6 +7,7 @@ import keras
 
 from keras_trgl.checks import check_choice, check_tau
 from keras_trgl.energy import REDUCTIONS
+from keras_trgl.methods.delayed import DelayedMethod
 from keras_trgl.methods.method import LocalMethod, StageBatch
 from keras_trgl.recording import short
 from keras_trgl.registration import public
@@ -189,7 +190,8 @@ def _check_adds_to(on: Any) -> None:
     """
     if on is None:
         return
-    if not isinstance(on, LocalMethod) or not on.cuts_gradient:
+    late = isinstance(on, DelayedMethod)
+    if not isinstance(on, LocalMethod) or not on.cuts_gradient or late:
         raise TypeError(
             "`on` must be a local method, whose stages learn one by one. Received: "
             f"on={short(on)}. Give an object, such as `on=InfoPro()`."

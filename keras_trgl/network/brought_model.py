@@ -72,15 +72,18 @@ class BroughtModel(ShowsNetwork):
         """Cut a Keras model into stages over its own layers; sums x + r(x) count, wherever made.
 
         A unit ends at a sum, with the activation or normalization after it; a layer that adds
-        inside is one unit; in a model without sums a layer with weights is. One tensor crosses
-        each cut. Models nested in the model are written out. A model with a `call` of its own is
-        run on symbolic tensors; its `call` must not ask whether it trains.
+        inside is one unit; in a model without sums a layer with weights is. Whatever later layers
+        need crosses a cut, skips and side inputs too; heads read the main tensor, the output of
+        the stage's last sum, else of its last layer with weights. Models nested in the model are
+        written out, and layers that only call others. A model with a `call` of its own is run on
+        symbolic tensors; its `call` must not ask whether it trains.
 
         Args:
-            model: `keras.Model`, built, with one input, without its own classifier
-                (`include_top=False`) unless that is the last head.
-            cuts: int K ≥ 1, for stages of nearly equal numbers of residuals; or list of K sizes
-                in units; or list of the names of the K - 1 layers after which to cut.
+            model: `keras.Model`, built, without its own classifier (`include_top=False`) unless
+                that is the last head. Data come as it takes them, of several inputs too.
+            cuts: int K ≥ 1, for stages of nearly equal numbers of residuals, with as few tensors
+                across a cut as allow that; or list of K sizes in units; or list of the names of
+                the K - 1 layers after which to cut.
             head: an unbuilt layer, copied for every stage, or a list of K layers, the last of
                 which may be `"top"`, the model's own classifier.
             residuals: `"auto"`, or a dict of a sum's name to the name of the layer whose output

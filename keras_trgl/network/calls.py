@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.masks import mask_of, with_mask
+from keras_trgl.network.rows import row_of_layers
 from keras_trgl.types import Shape, Tensor
 
 
@@ -102,11 +103,13 @@ class Flat:
         inputs: list of `Value`, flat.
         outputs: list of `Value`, flat.
         calls: list of `Call`.
+        structure: what the model is called on, `Value`s for tensors; `None` of a stretch of calls.
     """
 
     inputs: list[Value]
     outputs: list[Value]
     calls: list[Call]
+    structure: Any = None
 
     def run(
         self,
@@ -178,7 +181,7 @@ def flat_calls(graph: keras.Model) -> Flat:
     for call in calls:
         for value in call.outputs:
             value.name = call.name
-    return Flat(inputs, outputs, calls)
+    return Flat(inputs, outputs, calls, keras.tree.pack_sequence_as(graph.input, inputs))
 
 
 def is_plain(model: Any) -> bool:
@@ -230,10 +233,13 @@ def _write_out(
         return known[id(one)] if keras.utils.is_keras_tensor(one) else one
 
     for operation, args, kwargs, outputs in graph_calls(graph):
+        row = row_of_layers(operation, args, kwargs, graph_calls)
         args, kwargs = keras.tree.map_structure(value_of, (args, kwargs))
         here = (*path, operation.name)
         given = _nested_inputs(operation, args, kwargs)
-        if given is not None:
+        if row is not None:
+            made = _write_out(row, keras.tree.flatten(args), calls, here)
+        elif given is not None:
             made = _write_out(operation, _cast(operation, given, calls, here), calls, here)
         else:
             made = [

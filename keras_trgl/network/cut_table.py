@@ -12,7 +12,8 @@ class CutRow(NamedTuple):
         depth: int. k, counted from 1.
         first: str. Its first layer.
         last: str. Its last layer.
-        crosses: tuple of (name, shape, type) of the tensors that cross after it.
+        crosses: tuple of (name, shape, type) of the tensors that cross after it, the one that
+            heads read first.
         residuals: int. Residuals whose energy counts.
         parameters: int.
         bytes: int. Of what crosses, per example; `None` where an axis has no fixed size.

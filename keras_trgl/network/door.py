@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_trgl.layers.inner import data_format_of, inner_layers
 from keras_trgl.network.part import Part
+from keras_trgl.network.several_inputs import inputs_of
 from keras_trgl.types import Shape, Tensor
 
 KEEPING = (
@@ -75,6 +76,9 @@ def input_of(blocks: Sequence[Any], shape: Shape, name: str | None = None) -> An
         shape: shape of the data, batch axis included.
         name: str or `None`. The input's name; `None` takes a declared one. Defaults to `None`.
     """
+    several = inputs_of(blocks[0])
+    if several is not None:
+        return several.symbolic()
     declared = _declared(blocks[0])
     if name is None and declared is not None:
         name = declared.name
@@ -132,8 +136,10 @@ class Door:
 
     def __init__(self, blocks: Sequence[Any]) -> None:
         self._blocks = blocks
+        self.several = inputs_of(blocks[0])
         declared = _declared(blocks[0])
-        self.name: str | None = None if declared is None else declared.name
+        named = declared is not None and self.several is None
+        self.name: str | None = declared.name if named else None
         self._told: set[str] = set()
 
     @property
@@ -143,30 +149,38 @@ class Door:
 
     def note(self, x: Any) -> None:
         """Learn the name of the input from data, or from a dataset's structure."""
+        if self.several is not None:
+            return
         spec = getattr(x, "element_spec", x)
         if isinstance(spec, tuple) and spec:
             spec = spec[0]
         if self.name is None and isinstance(spec, dict) and len(spec) == 1:
             self.name = str(next(iter(spec)))
 
-    def zeros(self, shape: Shape) -> Tensor:
+    def zeros(self, shape: Any) -> Any:
         """Give one example of nothing, of the type that the network takes.
 
         Args:
             shape: shape of the data, batch axis included.
         """
+        if self.several is not None:
+            return self.several.zeros()
         sides = (1, *[side or 1 for side in shape[1:]])
         kind = input_type(self._blocks)
         if kind == "string":
             return keras.ops.convert_to_tensor(np.full(sides, ""))
         return keras.ops.zeros(sides, kind)
 
-    def build_shape(self, shape: Any) -> Shape:
+    def build_shape(self, shape: Any) -> Any:
         """Give the shape that a network is built for, from that of the data in any form.
+
+        Of several inputs these are the declared ones, in the model's structure.
 
         Raises:
             ValueError: images without channels.
         """
+        if self.several is not None:
+            return self.several.shapes
         if isinstance(shape, dict):
             shape = next(iter(shape.values()))
         if shape and isinstance(shape[0], (list, tuple)):
@@ -189,17 +203,19 @@ class Door:
                     return rank if isinstance(rank, int) else None
         return None
 
-    def take(self, x: Any, shape: Shape | None) -> Tensor:
+    def take(self, x: Any, shape: Any) -> Any:
         """Give the data as the first block takes them.
 
         Args:
-            x: tensor `(batch, …)`, or a list, tuple or dict with one.
+            x: tensor `(batch, …)`, or a list, tuple or dict with one; of several inputs with all.
             shape: shape that the network was built for, or `None`.
 
         Raises:
             ValueError: several inputs, sparse or ragged data, or another rank or number of
                 channels than the network was built for.
         """
+        if self.several is not None:
+            return self.several.take(x)
         self.note(x)
         x = the_one(x)
         if type(x).__name__ in ("RaggedTensor", "SparseTensor", "IndexedSlices"):

@@ -1,4 +1,4 @@
-"""A user's Keras model cut into stages over its own layers, at places where one tensor passes.
+"""A user's Keras model cut into stages over its own layers.
 
 Nothing is made anew: a stage calls the user's layers as the model does. Sums x + r(x), those inside
 layers too, are found by tracing the model once; in training their energies are found as they are
@@ -12,16 +12,20 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
+
 from keras_trgl.checks import check_choice
 from keras_trgl.layers.stage import Stage, residual_units
 from keras_trgl.network.bringing import FAILS, flat_model
+from keras_trgl.network.call_kinds import follows, is_main
 from keras_trgl.network.calls import Flat, Value
+from keras_trgl.network.crossing import crossing, main_first
 from keras_trgl.network.cut_table import CutRow, CutTable
 from keras_trgl.network.named_sums import NamedSums
-from keras_trgl.network.part import Distance, Part, Stretch
-from keras_trgl.network.sum_watch import find_sums
+from keras_trgl.network.part import Distance, NamedSum, Part, Stretch
+from keras_trgl.network.sum_watch import Key, SumPlace, find_sums
 from keras_trgl.network.top import check_no_top, top_start
-from keras_trgl.network.units import crossing, cut_places, find_units, follows, is_main
+from keras_trgl.network.units import cut_places, find_units
 
 ON_NO_RESIDUAL = ("warn", "raise", "distance")
 
@@ -66,7 +70,7 @@ def split_model(
     """Cut a model into stages over its own layers.
 
     Args:
-        model: built `keras.Model` with one input. Its layers are used as they are.
+        model: built `keras.Model`. Its layers are used as they are.
         cuts: int K ≥ 1, for stages of nearly equal numbers of residuals; or list of sizes in
             units; or list of names of the K - 1 layers after which to cut.
         residuals: `"auto"`, or a dict of a sum's name to the name of the layer whose output is
@@ -83,7 +87,7 @@ def split_model(
 
     Raises:
         TypeError: `model` is no Keras model, `cuts` nothing of the above, `residuals` no dict.
-        ValueError: the model cannot be read or traced; has several inputs, too few units or its
+        ValueError: the model cannot be read or traced; has no layers, too few units or its
             classifier still on; or a stage would have no weights or share them with another.
     """
     check_choice("on_no_residual", on_no_residual, ON_NO_RESIDUAL)
@@ -95,7 +99,7 @@ def split_model(
             f"Received: residuals={residuals!r}."
         )
     flat = _up_to_main(flat_model(model), head_input)
-    _check_one_input(model, flat)
+    _check_layers(model, flat)
     main = flat.outputs[0]
     sums = _found_sums(model, flat, residuals)
     end = len(flat.calls)
@@ -103,16 +107,26 @@ def split_model(
         end = top_start(flat, main, sums.counts)
     elif head_input is None:
         check_no_top(model, flat, main, sums.counts)
-    body = _slice(flat, 0, end)
-    units = find_units(body, body.outputs[0], sums.counts[:end])
-    places = list(cuts) if at else cut_places(cuts, units, body, body.outputs[0])
+    ends = main if end == len(flat.calls) else crossing(flat, main)[end - 1][0]
+    body = Flat(flat.inputs, [ends], flat.calls[:end], flat.structure)
+    units = find_units(body, ends, sums.counts[:end])
+    places = list(cuts) if at else cut_places(cuts, units, body)
     borders = [-1, *places, end - 1]
+    between = _crossings(body, places, sums.counts)
     stages = [
-        _stage(k, _slice(flat, first + 1, last + 1), first + 1, sums, on_no_residual)
+        _stage(
+            k,
+            _slice(body, first + 1, last + 1, *between[k - 1 : k + 1]),
+            first + 1,
+            sums,
+            on_no_residual,
+        )
         for k, (first, last) in enumerate(itertools.pairwise(borders), start=1)
     ]
     _check_stages(stages)
-    top = Part(Stretch(_slice(flat, end, len(flat.calls))), "top") if with_top else None
+    top = None
+    if with_top:
+        top = Part(Stretch(_slice(flat, end, len(flat.calls), [ends], [main])), "top")
     _tell(stages, sums, on_no_residual)
     table = _table(stages)
     return CutModel(model, stages, top, flat, places, table)
@@ -138,16 +152,11 @@ def _up_to_main(flat: Flat, head_input: str | None) -> Flat:
         if needed & set(call.outputs):
             needed |= set(call.inputs)
             calls.append(call)
-    return Flat([one for one in flat.inputs if one in needed], [main], calls[::-1])
+    inputs = [one for one in flat.inputs if one in needed]
+    return Flat(inputs, [main], calls[::-1], flat.structure)
 
 
-def _check_one_input(model: Any, flat: Flat) -> None:
-    if len(flat.inputs) != 1:
-        raise ValueError(
-            "`model` must have one input that reaches the heads. Received: "
-            f"{model.name} with {len(flat.inputs)}: {', '.join(one.name for one in flat.inputs)}. "
-            "Join them in one tensor before, and part them by layers inside the model."
-        )
+def _check_layers(model: Any, flat: Flat) -> None:
     if not flat.calls:
         raise ValueError(
             f"`model` must have layers between input and output. Received: {model.name}, which "
@@ -173,22 +182,48 @@ def _found_sums(model: Any, flat: Flat, residuals: Mapping[str, Any]) -> NamedSu
     return NamedSums(flat, found, residuals)
 
 
-def _slice(flat: Flat, start: int, stop: int) -> Flat:
-    """Give the calls of a stretch; one tensor must cross at both of its ends."""
-    rows = crossing(flat, flat.outputs[0])
-    first = flat.inputs if start == 0 else rows[start - 1]
-    last = flat.outputs if stop == len(flat.calls) else rows[stop - 1]
-    return Flat(list(first), list(last), flat.calls[start:stop])
+def _crossings(flat: Flat, places: Sequence[int], residuals: Sequence[int]) -> list[list[Value]]:
+    """Give what stages take and give: the data, what crosses each cut, and the features."""
+    rows, start, found = crossing(flat, flat.outputs[0]), 0, [flat.inputs]
+    for place in places:
+        found.append(main_first(flat, start, place, rows[place], residuals))
+        start = place + 1
+    return [*found, flat.outputs]
+
+
+def _slice(flat: Flat, start: int, stop: int, first: list[Value], last: list[Value]) -> Flat:
+    """Give the calls of a stretch, from what crosses before it to what crosses after it."""
+    structure: Any = tuple(first) if len(first) > 1 else first[0]
+    if start == 0 and len(keras.tree.flatten(flat.structure)) > 1:
+        structure = flat.structure
+    return Flat(first, last, flat.calls[start:stop], structure)
 
 
 def _stage(k: int, flat: Flat, start: int, sums: NamedSums, on_no_residual: str) -> Stage:
     named, by_rule = sums.between(start, start + len(flat.calls))
+    if start and len(flat.inputs) > 1:
+        # A stage may get both terms of a sum, and not see the way between them: at every trace
+        # the rule judges the stage alone, so it does here.
+        own = {place.key: place for place in find_sums(flat, flat.outputs[0]).places}
+        named, by_rule = _within(named, own), frozenset(own)
     distances: list[Distance] = []
     marked = any(residual_units(call.operation) for call in flat.calls if call.is_layer)
     if not named and not marked and on_no_residual == "distance":
         distances = _distances(flat)
     part = Part(Stretch(flat, named, distances, by_rule), f"part_{k}")
     return Stage([part], name=f"stage_{k}")
+
+
+def _within(named: Sequence[NamedSum], own: Mapping[Key, SumPlace]) -> list[NamedSum]:
+    """Give the sums of a stage; of a chain that a cut parts, what the rule finds in the stage."""
+    kept = []
+    for one in named:
+        is_parted = any(call < 0 for (call, _), _ in one.place.terms)
+        if is_parted and one.place.key in own:
+            kept.append(NamedSum(one.name, own[one.place.key]))
+        elif not is_parted:
+            kept.append(one)
+    return kept
 
 
 def _distances(flat: Flat) -> list[Distance]:
@@ -274,16 +309,17 @@ def _table(stages: Sequence[Stage]) -> CutTable:
     rows = []
     for depth, stage in enumerate(stages, start=1):
         part: Any = stage.blocks[0]
-        out = part.stretch.flat.outputs[0]
+        crosses = part.stretch.flat.outputs
+        sizes = [_bytes(value) for value in crosses]
         rows.append(
             CutRow(
                 depth=depth,
                 first=part.calls[0].name,
                 last=part.calls[-1].name,
-                crosses=((out.name, out.shape, out.dtype),),
+                crosses=tuple((one.name, one.shape, one.dtype) for one in crosses),
                 residuals=len(stage.residual_units),
                 parameters=sum(math.prod(weight.shape) for weight in part.weights),
-                bytes=_bytes(out),
+                bytes=None if None in sizes else sum(size or 0 for size in sizes),
             )
         )
     return CutTable(rows)
@@ -294,5 +330,6 @@ def _bytes(value: Value) -> int | None:
     sides = value.shape[1:]
     if None in sides:
         return None
+    # Of a bool a byte.
     digits = "".join(filter(str.isdigit, value.dtype)) or "8"
     return math.prod(int(side or 1) for side in sides) * int(digits) // 8

@@ -1,11 +1,12 @@
 """`Part`: a stretch of the user's model as one block, over the user's own layers."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_trgl.layers.chain import flat_shapes
 from keras_trgl.layers.masks import hands_on
 from keras_trgl.layers.residual_unit import ResidualUnit
 from keras_trgl.layers.stage import residual_units
@@ -71,7 +72,7 @@ class Stretch:
     """What a part is made of.
 
     Attributes:
-        flat: its calls, with one input and one output.
+        flat: its calls, with the tensors that come in and those that go on, the main one first.
         sums: list of `NamedSum`, in order.
         distances: list of `Distance`, in order.
         by_rule: set of keys of sums that the rule finds here, those left out by name too.
@@ -81,6 +82,22 @@ class Stretch:
     sums: Sequence[NamedSum] = ()
     distances: Sequence[Distance] = ()
     by_rule: frozenset[Key] = frozenset()
+
+    @property
+    def given(self) -> Any:
+        """What comes in: a `Value`, or a structure of them."""
+        return self.flat.structure
+
+    def taken(self, inputs: Any) -> list[Tensor]:
+        """Give the tensors that the calls use, of those that come in."""
+        pairs = zip(keras.tree.flatten(self.given), keras.tree.flatten(inputs), strict=True)
+        values = dict(pairs)
+        return [values[one] for one in self.flat.inputs]
+
+    def left(self, values: Mapping[Value, Tensor]) -> Any:
+        """Give what goes on: a tensor, or a tuple of them."""
+        outputs = self.flat.outputs
+        return tuple(values[one] for one in outputs) if len(outputs) > 1 else values[outputs[0]]
 
 
 class Part(keras.layers.Layer):
@@ -120,12 +137,23 @@ class Part(keras.layers.Layer):
 
     @property
     def declared_input(self) -> Value:
-        """What comes in."""
-        return self.stretch.flat.inputs[0]
+        """What comes in, the first of several."""
+        first: Value = keras.tree.flatten(self.given)[0]
+        return first
+
+    @property
+    def given(self) -> Any:
+        """What comes in: a `Value`, or a structure of them."""
+        return self.stretch.given
+
+    @property
+    def passes_several(self) -> bool:
+        """Whether several tensors come in, or go on."""
+        return len(self.stretch.flat.outputs) > 1 or len(keras.tree.flatten(self.given)) > 1
 
     @property
     def expected_input_shape(self) -> Shape:
-        """Shape of what comes in, without the batch axis."""
+        """Shape of what comes in, without the batch axis; of several, of the first."""
         return tuple(self.declared_input.shape[1:])
 
     @property
@@ -144,32 +172,32 @@ class Part(keras.layers.Layer):
                     at.append((index, place, unit))
         return [unit for *_, unit in sorted(at, key=lambda one: one[:2])]
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Run the model's layers from this cut to the next.
 
         Args:
-            inputs: tensor, what crosses the cut before.
+            inputs: tensor, what crosses the cut before, or a structure of them.
             training: bool. Whether layers run in training mode. Defaults to the caller's.
 
         Returns:
-            Tensor, what crosses the cut after.
+            Tensor, what crosses the cut after, or a tuple of them.
         """
-        flat = self.stretch.flat
+        flat, given = self.stretch.flat, self.stretch.taken(inputs)
         if not any(unit.is_recording for unit in self._own_units):
-            return flat.run([inputs], training)[flat.outputs[0]]
+            return self.stretch.left(flat.run(given, training))
         units = self._own_units[: len(self.stretch.sums)]
         watch = SumWatch(
             flat,
             [(one.place, unit.take) for one, unit in zip(self.stretch.sums, units, strict=True)],
         )
         # Distances are told at the end, from values that the run would forget.
-        values = flat.run([inputs], training, watch.around, keep=bool(self.stretch.distances))
-        self._check(watch, inputs)
+        values = flat.run(given, training, watch.around, keep=bool(self.stretch.distances))
+        self._check(watch, given)
         for one, unit in zip(self.stretch.distances, self._own_units[len(units) :], strict=True):
             unit.take(keras.ops.subtract(values[one.end], values[one.start]), None)
-        return values[flat.outputs[0]]
+        return self.stretch.left(values)
 
-    def _check(self, watch: SumWatch, given: Tensor) -> None:
+    def _check(self, watch: SumWatch, given: Sequence[Tensor]) -> None:
         """Raise unless the sums of this run are those of the table.
 
         Raises:
@@ -177,7 +205,7 @@ class Part(keras.layers.Layer):
         """
         wrong = {one.place.key for one in self.stretch.sums} - watch.taken
         if not wrong and graph_here() is not None:
-            found = {watch.made[one.op] for one in watch.judged([given]).found}
+            found = {watch.made[one.op] for one in watch.judged(given).found}
             wrong = found ^ self.stretch.by_rule
         if wrong:
             names = ", ".join(sorted({self.calls[key[0]].name for key in wrong}))
@@ -189,12 +217,26 @@ class Part(keras.layers.Layer):
 
     compute_mask = hands_on
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Give the shape of what crosses the cut after."""
-        if tuple(input_shape[1:]) == self.expected_input_shape:
-            return tuple(self.stretch.flat.outputs[0].shape)
-        given = keras.KerasTensor(tuple(input_shape), self.declared_input.dtype)
-        return tuple(keras.Operation.compute_output_spec(self, given).shape)
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Give the shape of what crosses the cut after, or a tuple of them."""
+        outputs = self.stretch.flat.outputs
+        declared, shapes = keras.tree.flatten(self.given), flat_shapes(input_shape)
+        if all(one[1:] == of.shape[1:] for one, of in zip(shapes, declared, strict=True)):
+            found = [tuple(one.shape) for one in outputs]
+        else:
+            pairs = zip(shapes, declared, strict=True)
+            given = [keras.KerasTensor(shape, of.dtype) for shape, of in pairs]
+            spec = keras.Operation.compute_output_spec(
+                self, keras.tree.pack_sequence_as(self.given, given)
+            )
+            found = [tuple(one.shape) for one in keras.tree.flatten(spec)]
+        return tuple(found) if len(found) > 1 else found[0]
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        """Give what crosses as symbolic tensors; of several each has a type of its own."""
+        if self.passes_several:
+            return keras.Operation.compute_output_spec(self, inputs, **kwargs)
+        return super().compute_output_spec(inputs, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Refuse: a part is made of a model, which is what a file holds.

@@ -1,5 +1,8 @@
 """What crosses a cut: tensors, each with its mask, and no gradient.
 
+One tensor crosses as it is; several are a tuple, the main one first, which heads and methods read.
+Data of several inputs have the structure that the user's model gives them.
+
 Masks are attributes of tensors to Keras, and an attribute does not pass through a traced function,
 a store or a file. Here they become tensors beside the others, and attributes again.
 """
@@ -9,6 +12,15 @@ from typing import Any
 import keras
 
 from keras_trgl.layers.masks import mask_of, with_mask
+
+
+def main(x: Any) -> Any:
+    """Give the tensor that heads read, of what crosses a cut.
+
+    Args:
+        x: tensor, or structure of them.
+    """
+    return keras.tree.flatten(x)[0] if isinstance(x, (tuple, list, dict)) else x
 
 
 def apart(x: Any) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Where the stages of one model live, as the strategy that is in force wants it."""
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_trgl.devices import device_name, device_of, move_variables
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.layers.inner import seed_generators
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.splitting.by_depth import by_depth
@@ -180,20 +182,31 @@ class Placement:
             shape: shape of the data, batch axis included.
             method: `LocalMethod` whose nets count with their stages' bytes, or `None`. Defaults
                 to `None`.
+
+        Raises:
+            ValueError: several tensors cross a cut.
         """
         if not self.is_open or self.strategy is None:
             return
-        self.is_open, costs = False, []
-        for stage, head in zip(stages, heads, strict=True):
-            if self.strategy.stage_devices == "memory":
-                counted = stage_bytes(stage.blocks, head, shape, method, len(stages))
-                costs.append(float(counted(0, len(stage.blocks))))
-            else:
-                # On one device for all: what counts is the ratio between stages.
-                with tf.device(self.strategy.devices[0]):
-                    own = None if isinstance(head, NoHead) else head
-                    times = profile(stage.blocks, PROFILED_BATCH, head=own, input_shape=shape[1:])
-                costs.append(times.stage_seconds(0, len(stage.blocks)))
+        if any(passes_several(block) for stage in stages for block in stage.blocks):
+            raise ValueError(
+                "Stages are weighed for devices where one tensor crosses every cut. Received: "
+                f"stage_devices={self.strategy.stage_devices!r} for a model where several do. "
+                "Name a device for every stage, or leave `stage_devices` out."
+            )
+        self.is_open, costs = False, list[float]()
+        if self.strategy.stage_devices == "memory":
+            ends = list(itertools.accumulate(len(stage.blocks) for stage in stages))
+            blocks = [block for stage in stages for block in stage.blocks]
+            # Of all at once: a method's nets ask for the depth, the data, and later blocks.
+            counted = stage_bytes(blocks, heads, shape, method, len(stages), ends)
+            costs = [float(counted(*cut)) for cut in zip([0, *ends], ends, strict=False)]
+        for stage, head in () if costs else zip(stages, heads, strict=True):
+            # On one device for all: what counts is the ratio between stages.
+            with tf.device(self.strategy.devices[0]):
+                own = None if isinstance(head, NoHead) else head
+                times = profile(stage.blocks, PROFILED_BATCH, head=own, input_shape=shape[1:])
+            costs.append(times.stage_seconds(0, len(stage.blocks)))
             shape = tuple(stage.compute_output_shape(shape))
         sizes = min_max_partition(
             len(costs), len(self.strategy.devices), lambda start, end: sum(costs[start:end])

@@ -24,14 +24,15 @@ def check_same(model: Any, cut: CutModel) -> None:
     Raises:
         ValueError: the features differ; the message names the first layer whose output does.
     """
-    given = [_examples(value) for value in cut.flat.inputs]
+    given = [_examples(value) for value in keras.tree.flatten(cut.flat.structure)]
     parts = [stage.blocks[0] for stage in cut.stages] + ([cut.top] if cut.top else [])
-    features: Any = given[0]
+    features: Any = keras.tree.pack_sequence_as(cut.flat.structure, given)
+    features = features if len(given) > 1 else given[0]
     for part in parts:
         features = part(features, training=False)
     flat = flat_model(model)
     main = _twin(flat.calls, cut)
-    outputs = keras.tree.flatten(model(_packed(model, given), training=False))
+    outputs = keras.tree.flatten(model(_packed(model, cut, given), training=False))
     if main in flat.outputs:
         if _equal(outputs[flat.outputs.index(main)], features):
             return
@@ -55,7 +56,9 @@ def _twin(calls: Sequence[Any], cut: CutModel) -> Value:
     return found
 
 
-def _packed(model: Any, given: Sequence[Any]) -> Any:
+def _packed(model: Any, cut: CutModel, given: Sequence[Any]) -> Any:
+    if len(given) > 1:
+        return keras.tree.pack_sequence_as(cut.flat.structure, list(given))
     if getattr(model, "inputs", None) and len(model.inputs) == len(given):
         return keras.tree.pack_sequence_as(model.input, list(given))
     return given[0]
@@ -86,7 +89,9 @@ def _equal(one: Any, other: Any) -> bool:
 def _first_difference(model: Any, cut: CutModel, given: Sequence[Any]) -> str:
     """Give the name of the first layer whose output differs."""
     mine, theirs = cut.flat, flat_model(model)
-    ours, others = mine.run(given, False, keep=True), theirs.run(given, False, keep=True)
+    used = dict(zip(keras.tree.flatten(mine.structure), given, strict=True))
+    ours = mine.run([used[value] for value in mine.inputs], False, keep=True)
+    others = theirs.run(given, False, keep=True)
     by_name = {call.name: call for call in theirs.calls}
     for call in mine.calls:
         twin = by_name.get(call.name)

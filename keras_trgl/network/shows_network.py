@@ -43,7 +43,7 @@ class ShowsNetwork(keras.Model):
 
     @property
     def inputs(self) -> list[Tensor]:
-        """Symbolic data, a list of one; with `outputs` they make a plain functional model."""
+        """Symbolic data, as a rule a list of one; with `outputs` they make a plain model."""
         self._network.shown_shape("inputs")
         return list(self._network.truncated(None, self.name).inputs)
 
@@ -55,8 +55,9 @@ class ShowsNetwork(keras.Model):
 
     @property
     def input(self) -> Tensor:
-        """Symbolic data."""
-        return self.inputs[0]
+        """Symbolic data, in the structure of the inputs where there are several."""
+        inputs = self.inputs
+        return inputs[0] if len(inputs) == 1 else self._network.truncated(None, self.name).input
 
     @property
     def output(self) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.chain import main_shape, output_shape
 from keras_trgl.layers.inner import follow_format
 from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.layers.stage import Stage
@@ -27,6 +27,7 @@ from keras_trgl.network.ownership import (
     predicts,
 )
 from keras_trgl.network.part import Part
+from keras_trgl.network.passing import main
 from keras_trgl.network.truncate import Cuts
 from keras_trgl.seeds import HEAD, METHOD_LAYER
 from keras_trgl.types import Shape, StagePlace, Tensor
@@ -138,14 +139,14 @@ class StagedNetwork:
         shape = getattr(self.stages[0].blocks[0], "expected_input_shape", None)
         return None if shape is None else (None, *shape)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         """Build stages, heads and the method's layers for data of this shape, batch axis included.
 
         Raises:
             ValueError: a head does not fit the features of its stage, or the method gives
                 something else than layers.
         """
-        if not isinstance(input_shape, Sequence) or len(input_shape) < 1:
+        if not isinstance(input_shape, (Sequence, dict)) or len(input_shape) < 1:
             raise TypeError(
                 "`input_shape` must be a tuple with the batch axis first. Received: "
                 f"input_shape={input_shape!r}. Give `(None, features)` or `(None, height, width, "
@@ -165,7 +166,7 @@ class StagedNetwork:
                     part.stage.build(shape)
                 blocks += len(part.stage.blocks)
                 part.place = self._place(k, shape)
-                shape = part.place.feature_shape
+                shape = part.stage.compute_output_shape(shape)
                 self._build_beside(part, part.place, blocks - 1)
         check_apart(self.parts)
         self._tell_of_stages_without_residuals()
@@ -224,14 +225,14 @@ class StagedNetwork:
         if self.input_shape is not None:
             seed_again(self.stages, self.heads, seed)
 
-    def _place(self, k: int, shape: Shape) -> StagePlace:
+    def _place(self, k: int, shape: Any) -> StagePlace:
         part = self.parts[k]
         return StagePlace(
             depth=k + 1,
             num_stages=self.num_stages,
             data_shape=self.input_shape or (),
-            input_shape=shape,
-            feature_shape=tuple(part.stage.compute_output_shape(shape)),
+            input_shape=main_shape(shape),
+            feature_shape=main_shape(part.stage.compute_output_shape(shape)),
             units=getattr(part.given_head, "units", None),
             later_blocks=tuple(b for later in self.parts[k + 1 :] for b in later.stage.blocks),
             last_block=sum(len(part.stage.blocks) for part in self.parts[: k + 1]) - 1,
@@ -256,7 +257,7 @@ class StagedNetwork:
                 for block in self.parts[depth - 1].stage.blocks:
                     x = block(x)
                 if depth in depths:
-                    predictions[depth] = keeping_mask(self.parts[depth - 1].head, x)
+                    predictions[depth] = keeping_mask(self.parts[depth - 1].head, main(x))
         return [predictions[d] for d in depths] if exits == "all" else predictions[depths[0]]
 
     def depths(self, exits: Any) -> list[int]:
@@ -278,12 +279,12 @@ class StagedNetwork:
             )
         return [depth]
 
-    def output_shape(self, input_shape: Shape) -> Shape:
+    def output_shape(self, input_shape: Any) -> Shape:
         """Give the last prediction's shape; needs nothing built."""
-        shape = tuple(input_shape)
+        shape = input_shape
         for stage in self.stages:
-            shape = tuple(stage.compute_output_shape(shape))
-        return output_shape(self.heads[-1], shape)
+            shape = stage.compute_output_shape(shape)
+        return output_shape(self.heads[-1], main_shape(shape))
 
     @property
     def prediction_shapes(self) -> list[Shape]:

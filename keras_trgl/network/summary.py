@@ -7,9 +7,10 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
-from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.chain import main_shape, output_shape
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.part import Part
+from keras_trgl.network.pieces import pieces_of
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
@@ -92,8 +93,10 @@ def _rows(
     for k, part in enumerate(network.parts):
         stage, head, before = part.stage, part.head, shape
         by = f"loss {k + 1}, {optimizers[k].name}" if optimizers else f"loss {k + 1}"
-        shape = None if shape is None else tuple(stage.compute_output_shape(shape))
-        outputs = ("", "") if shape is None else (str(shape), str(tuple(output_shape(head, shape))))
+        shape = None if shape is None else stage.compute_output_shape(shape)
+        outputs = ("", "")
+        if shape is not None:
+            outputs = (str(shape), str(tuple(output_shape(head, main_shape(shape)))))
         units = str(len(stage.residual_units))
         more = [(title, layer, "", "", "") for title, layer in part.layers.items()]
         for kind, layer, blocks, residuals, output in (
@@ -131,17 +134,19 @@ def counted_bytes(
             "Bytes are told once the model is built. Received: an unbuilt model. Call it on data "
             "or `model.build(input_shape)` first."
         )
+    remat, blocks = settings.get("remat", False), [stage.blocks for stage in network.stages]
+    if remat:
+        # A model that was cut has a block per stage, of which its units are made anew.
+        blocks = [pieces_of(own) for own in blocks]
     heads: list[Any] = []
-    for part in network.parts:
-        heads += [*[None] * (len(part.stage.blocks) - 1), part.head]
+    for part, own in zip(network.parts, blocks, strict=True):
+        heads += [*[None] * (len(own) - 1), part.head]
     reduction = next((s.energy_reduction for s in network.stages if s.energy_reduction), None)
     optimizer = optimizers[0] if optimizers else None
-    counted = NetworkBytes(
-        network.blocks, heads, tuple(shape[1:]), batch_size, optimizer, reduction
-    )
-    remat = settings.get("remat", False)
+    row, data = [block for own in blocks for block in own], main_shape(shape)[1:]
+    counted = NetworkBytes(row, heads, data, batch_size, optimizer, reduction)
     way = WayToTrain(
-        tuple(len(stage.blocks) for stage in network.stages),
+        tuple(map(len, blocks)),
         settings.get("micro_batches", 1),
         int(remat) if remat else None,
     )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_trgl.network.call_kinds import is_main
 from keras_trgl.network.calls import Call, Flat, Value
-from keras_trgl.network.units import crossing, is_main
+from keras_trgl.network.crossing import crossing
 
 PROBABILITIES = ("softmax", "sigmoid")
 

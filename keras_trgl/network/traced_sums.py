@@ -4,7 +4,8 @@ A sum counts if both terms are computed from the data, are of one shape, and one
 
 - one term is an ancestor of the other, which is then the residual;
 - of a chain x + f + g one term is an ancestor of all others, which are the residual together;
-- a projection: one way from where the two part is affine and the other is not.
+- a projection: one way from where the two part is affine and the other is not. What has no such
+  place, as two embeddings of two inputs, adds no residual.
 
 On the residual's own way there must be a weight, or the inside of a GELU would count. A sum that
 goes to a softmax adds to attention scores, and is none. Dependence through a shape alone is none.
@@ -183,7 +184,7 @@ class TracedSums:
 
     def _beside_projection(self, op: Any) -> list[tuple[Any, int]] | None:
         own = [self._own(op.inputs[0], op.inputs[1]), self._own(op.inputs[1], op.inputs[0])]
-        if not own[0] or not own[1]:
+        if not own[0] or not own[1] or not self._part_somewhere(*op.inputs):
             return None
         affine = [all(map(_is_affine, self._among(bits))) for bits in own]
         place = affine.index(False) if affine[0] != affine[1] else 0
@@ -192,6 +193,11 @@ class TracedSums:
                 self.ambiguous.append(op)
             return None
         return [(op, place)] if own[place] & self._weights else None
+
+    def _part_somewhere(self, one: Any, other: Any) -> bool:
+        """Tell whether two tensors are made of one: two embeddings of two inputs are not."""
+        both = self._above.get(one.op, 0) & self._above.get(other.op, 0)
+        return any(op in self._depends for op in self._among(both))
 
     def _among(self, bits: int) -> list[Any]:
         return [op for place, op in enumerate(self._ops) if bits >> place & 1]

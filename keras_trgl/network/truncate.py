@@ -12,6 +12,7 @@ import keras
 
 from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.network.door import Door, input_of
+from keras_trgl.network.passing import main
 from keras_trgl.network.placement import strategy_in_force
 from keras_trgl.network.unfolding import Unfolding
 from keras_trgl.types import Tensor
@@ -45,7 +46,7 @@ class AllExits(keras.Model):
         for blocks, head in zip(self._rows, self._exits, strict=True):
             for block in blocks:
                 x = block(x)
-            predictions.append(keeping_mask(head, x))
+            predictions.append(keeping_mask(head, main(x)))
         return predictions
 
 
@@ -70,14 +71,15 @@ def truncated_model(
         Keras's own layers alone are unfolded into them.
     """
     inputs = input_of(stages[0].blocks, input_shape, data)
-    call, x = Unfolding([inputs.name]), inputs
+    names = [one.name for one in keras.tree.flatten(inputs)]
+    call, x = Unfolding(names), inputs
     for stage in stages:
         # Blocks, not stages, so that no energy is added.
         for block in stage.blocks:
             x = call(block, x)
-    model = keras.Model(inputs, call(heads[-1], x), name=name)
+    model = keras.Model(inputs, call(heads[-1], main(x)), name=name)
     # Keras itself keeps no list of them.
-    model.input_names = [inputs.name]
+    model.input_names = names
     return model
 
 

@@ -12,6 +12,7 @@ import keras
 from keras_trgl.heads.head import Head
 from keras_trgl.layers.residual_block import ResidualBlock
 from keras_trgl.network.part import Part
+from keras_trgl.network.several_inputs import SeveralInputs
 from keras_trgl.types import Tensor
 
 
@@ -42,13 +43,14 @@ class Unfolding:
             return self._row(layer.layers_in_a_row, x)
         return self._call(layer, x)
 
-    def _part(self, part: Part, x: Tensor) -> Tensor:
+    def _part(self, part: Part, x: Any) -> Any:
         """Call a part's own layers, as the user's model does."""
-        values = {part.declared_input: x}
+        stretch = part.stretch
+        values = dict(zip(stretch.flat.inputs, stretch.taken(x), strict=True))
         for call in part.calls:
             args, kwargs = call.filled(values)
             values.update(call.entered(self._operation(call.operation, args, kwargs)))
-        return values[part.stretch.flat.outputs[0]]
+        return stretch.left(values)
 
     def _operation(self, operation: Any, args: Any, kwargs: Any) -> Any:
         if self._called.setdefault(operation.name, operation) is operation:
@@ -108,9 +110,9 @@ def as_model(layer: Any) -> Any:
     """
     if not isinstance(layer, Part):
         return layer
-    given = layer.declared_input
-    x = keras.Input(given.shape[1:], dtype=given.dtype, name=given.name.replace("/", "_"))
-    return keras.Model(x, Unfolding([x.name])(layer, x), name=layer.name)
+    x = SeveralInputs(layer.given).symbolic()
+    names = [one.name for one in keras.tree.flatten(x)]
+    return keras.Model(x, Unfolding(names)(layer, x), name=layer.name)
 
 
 def _inner(block: ResidualBlock) -> list[Any]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import NO_BLOCKS, check_integer, check_list, needed
+from keras_trgl.checks import NO_BLOCKS, check_integer, check_list
 from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.network.from_model import split_model
 from keras_trgl.network.units import EVERY_UNIT
+from keras_trgl.plot.memory import memory
 from keras_trgl.recording import shown
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.by_name import get_regime
@@ -105,43 +106,21 @@ class Plan:
         """
         return self.recipe(self, loss, kwargs)
 
-    def plot(self, path: Any) -> None:
-        """Draw predicted bytes over work, with the line of the budget.
+    def plot(self, path: Any = None, subject: str | None = None) -> Any:
+        """Draw predicted bytes over work, with the line of the budget; see `plot.memory`.
 
         Args:
-            path: str or path of the picture; its ending says the format.
+            path: str or path of the picture; its ending says the format. `None` writes none.
+                Defaults to `None`.
+            subject: str. Data set and model for the title. Defaults to `None`.
+
+        Returns:
+            `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: matplotlib, the extra `[plot]`, is missing.
         """
-        figures = needed("matplotlib.figure", "plot", "A picture")
-        figure = figures.Figure(figsize=(6.4, 3.8), layout="constrained")
-        axes = figure.subplots()
-        for remat, mark, color in ((False, "o", "C0"), (True, "s", "C1")):
-            rows = [one for one in self.weighed if one.remat == remat]
-            axes.scatter(
-                [1 + one.work for one in rows],
-                [one.predicted_bytes / 2**20 for one in rows],
-                [12 + 10 * math.log2(one.micro_batches) for one in rows],
-                color=color,
-                marker=mark,
-                alpha=0.6,
-                label="remat" if remat else "all kept",
-            )
-        best = next(one for one in self.weighed if _is_of(one, self))
-        axes.plot(1 + best.work, best.predicted_bytes / 2**20, "k*", ms=12, label="taken")
-        axes.axhline(self.max_bytes / 2**20, linestyle="--", color="0.5", label="budget")
-        axes.set_xlabel("work of a step, of end-to-end's (larger marks: more parts)")
-        axes.set_ylabel("predicted MiB")
-        axes.set_yscale("log")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.savefig(path, dpi=130)
-
-
-def _is_of(one: Weighed, plan: Plan) -> bool:
-    asked = (plan.stage_sizes, plan.remat, plan.micro_batches)
-    return (one.stage_sizes, one.remat, one.micro_batches) == asked
+        return memory(self, subject=subject, path=path)
 
 
 @public
@@ -166,7 +145,7 @@ def plan(
 
     Args:
         model_or_blocks: list of layers, built or not, or a `keras.Model` that `from_model` takes,
-            whose units are its blocks; remat is not weighed for it.
+            whose units are its blocks.
         batch_size: int ≥ 1, examples.
         max_bytes: int ≥ 1, bytes.
         head: unbuilt layer that every stage gets a copy of. Must be given. Defaults to `None`.
@@ -206,9 +185,7 @@ def plan(
     counted = NetworkBytes(blocks, head, shape, batch_size, optimizer, reduction, dtype)
     stored = regime.capacity if isinstance(regime, Buffered) else 0
     is_model = isinstance(model_or_blocks, keras.Model)
-    # A stage of a model is one block, of which nothing could be made again.
-    lengths = (None,) if is_model else (None, 1)
-    weighed = sorted(_weigh(counted, len(blocks), stored, lengths), key=lambda one: one.work)
+    weighed = sorted(_weigh(counted, len(blocks), stored, (None, 1)), key=lambda one: one.work)
     best = next((one for one in weighed if one.predicted_bytes <= max_bytes), None)
     if best is None:
         raise ValueError(_refusal(counted, blocks, weighed, max_bytes))

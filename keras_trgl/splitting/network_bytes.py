@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_trgl.layers.chain import output_shape
+from keras_trgl.layers.chain import main_shape, output_shape, passes_several
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import follow_format
 from keras_trgl.splitting.profile import kind_of
-from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock
+from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, tensor_bytes
 from keras_trgl.types import Shape
 
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
@@ -67,10 +67,15 @@ class NetworkBytes:
         self.blocks: list[TracedBlock] = []
         self.heads: list[Any] = []
         self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
-        now: Shape = (None, *shape)
+        if passes_several(blocks[0]):
+            given = keras.tree.flatten(blocks[0].given)
+            sides = [[side or 1 for side in one.shape[1:]] for one in given]
+            rows = [tensor_bytes(one, of.dtype) for one, of in zip(sides, given, strict=True)]
+            self.data = batch_size * sum(rows)
+        now: Any = (None, *shape)
         for place, block in enumerate(blocks):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
-            now, dtype = tuple(output_shape(block, now)), block.compute_dtype
+            now, dtype = self._after(block, now), block.compute_dtype
             own = head[place] if isinstance(head, list) else head
             if own is None:
                 self.heads.append(None)
@@ -79,6 +84,13 @@ class NetworkBytes:
                 own = copy_layer(own)
                 follow_format(own, blocks[: place + 1])
             self.heads.append(self._traced(own, now, dtype, None, True))
+
+    @staticmethod
+    def _after(block: Any, shape: Shape) -> Shape:
+        """Give the shape of the tensor that heads read after a block."""
+        declared = keras.tree.flatten(block.given) if passes_several(block) else []
+        shapes: Any = tuple(tuple(one.shape) for one in declared) or shape
+        return main_shape(output_shape(block, shapes))
 
     def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:
         key = kind_of(layer, shape, dtype, options)

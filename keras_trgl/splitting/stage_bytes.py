@@ -31,22 +31,30 @@ def check_layers(blocks: Sequence[Any], head: Any) -> None:
 
 
 def stage_bytes(
-    blocks: Sequence[Any], head: Any, shape: Shape, method: Any = None, num_stages: int = 1
+    blocks: Sequence[Any],
+    head: Any,
+    shape: Shape,
+    method: Any = None,
+    num_stages: int = 1,
+    ends: Sequence[int] | None = None,
 ) -> Callable[[int, int], int]:
     """Give the function that tells what a stage costs.
 
     Args:
         blocks: list of layers, built or not.
-        head: unbuilt layer, or `None`.
+        head: unbuilt layer, or `None`; with `ends` a list of K of them.
         shape: tuple, the data's shape, batch axis included.
         method: `LocalMethod` whose heads and nets count too, or `None`. Defaults to `None`.
         num_stages: int. K, which a method may ask for. Defaults to `1`.
+        ends: list of K ints, the block that each stage ends before, where that is settled, or
+            `None`. Defaults to `None`.
 
     Returns:
         Function of (start, end): bytes per example of a stage of blocks start to end − 1.
     """
     held = Held(shape, counted=True)
-    inputs, alone, inside, largest, heads = [], [], [], [], []
+    inputs, alone, inside, largest, heads = [], [], [], [], list[int]()
+    before_stage = shape
     for end, block in enumerate(blocks, start=1):
         # `inside` a stage a block keeps its input unless the block before did; as the first of
         # a stage it does not count it, since the stage's input is held in any case.
@@ -57,9 +65,14 @@ def stage_bytes(
         inside.append(counter.bytes)
         alone.append(counter.bytes - (size if held.counted and not before else 0))
         largest.append(counter.largest)
-        place = _place(blocks, end, head, shape, output.shape, num_stages)
-        heads.append(_beside_bytes(method, place, head, output, blocks[:end]))
         held = output
+        place = _place(blocks, end, head, (shape, before_stage, output.shape), num_stages, ends)
+        if place is None:
+            heads.append(0)
+            continue
+        own = head if ends is None else head[place.depth - 1]
+        heads.append(_beside_bytes(method, place, own, output, blocks[:end]))
+        before_stage = output.shape
 
     def cost(start: int, end: int) -> int:
         kept = inputs[start] + alone[start] + sum(inside[start + 1 : end])
@@ -90,14 +103,34 @@ def data_shape(first: Any, input_shape: Shape | None) -> Shape:
 
 
 def _place(
-    blocks: Sequence[Any], end: int, head: Any, data: Shape, features: Shape, num_stages: int
-) -> StagePlace:
-    """Give where a stage that ends before block `end` stands, as far as the split tells."""
-    # How many stages come before is not known while sizes are sought: the first, or the last.
-    depth = num_stages if end == len(blocks) else 1
-    later = tuple(blocks[end:])
-    units = getattr(head, "units", None)
-    return StagePlace(depth, num_stages, data, features, features, units, later, end - 1)
+    blocks: Sequence[Any],
+    end: int,
+    head: Any,
+    shapes: tuple[Shape, Shape, Shape],
+    num_stages: int,
+    ends: Sequence[int] | None,
+) -> StagePlace | None:
+    """Give where a stage that ends before block `end` stands, as far as the split tells.
+
+    Args:
+        blocks: list of layers.
+        end: int ≥ 1. Position after the stage's last block.
+        head: as in `stage_bytes`.
+        shapes: of the data, of the stage's input, and of its features.
+        num_stages: int. K.
+        ends: as in `stage_bytes`; where no stage ends there is no place.
+    """
+    data, inputs, features = shapes
+    if ends is None:
+        # How many stages come before is not known while sizes are sought: the first, or the last.
+        depth, inputs = num_stages if end == len(blocks) else 1, features
+    elif end in ends:
+        depth = list(ends).index(end) + 1
+        head = head[depth - 1]
+    else:
+        return None
+    later, units = tuple(blocks[end:]), getattr(head, "units", None)
+    return StagePlace(depth, num_stages, data, inputs, features, units, later, end - 1)
 
 
 def _beside_bytes(

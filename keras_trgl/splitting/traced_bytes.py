@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_trgl.layers.chain import build_layer
+from keras_trgl.layers.chain import build_layer, passes_several
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.stage import InTraining, run_blocks
 from keras_trgl.types import Shape
@@ -90,7 +90,7 @@ class _Trace:
     Attributes:
         steps: the operations that count, in order; `forward` are those of the forward pass.
         sizes: bytes of every tensor.
-        given: number of the input; `above`, of the output's gradient; `made`, of the output.
+        given: numbers of the inputs; `above`, of the outputs' gradients; `made`, of the outputs.
         left: numbers of the gradients.
         marks: what operations of the forward pass note beside, as shares of their output.
     """
@@ -98,9 +98,9 @@ class _Trace:
     steps: tuple[_Step, ...]
     forward: int
     sizes: tuple[int, ...]
-    given: int
-    above: int
-    made: int
+    given: tuple[int, ...]
+    above: tuple[int, ...]
+    made: tuple[int, ...]
     left: tuple[int, ...]
     marks: tuple[float, ...]
 
@@ -133,8 +133,8 @@ class TracedBlock:
         self._shares = [
             (two - one) // (FEW[1] - FEW[0]) for one, two in zip(few.sizes, more.sizes, strict=True)
         ]
-        self.weights = sum(_bytes(v.shape, v.dtype) for v in copy.variables)
-        trained = [_bytes(v.shape, v.dtype) for v in copy.trainable_variables]
+        self.weights = sum(tensor_bytes(v.shape, v.dtype) for v in copy.variables)
+        trained = [tensor_bytes(v.shape, v.dtype) for v in copy.trainable_variables]
         self.trained, self.largest = sum(trained), max(trained, default=0)
         self._found: dict[int, BlockBytes] = {}
 
@@ -154,27 +154,31 @@ class TracedBlock:
         last: dict[int, int] = {}
         for place, step in enumerate(trace.steps):
             last.update(dict.fromkeys(step.reads, place))
-        reads_input = last.get(trace.given, -1) >= trace.forward
-        reads_output = last.get(trace.made, -1) >= trace.forward
+        reads_input = any(last.get(one, -1) >= trace.forward for one in trace.given)
+        reads_output = any(last.get(one, -1) >= trace.forward for one in trace.made)
         # Who calls holds the output through the forward pass, and the gradients to the end.
-        last[trace.made] = max(last.get(trace.made, -1), trace.forward)
+        for one in trace.made:
+            last[one] = max(last.get(one, -1), trace.forward)
         last.update(dict.fromkeys(trace.left, end))
         marks = sum(
             share * sizes[step.makes[0]] if share else 0
             for share, step in zip(trace.marks, trace.steps, strict=False)
         )
         inner = {one for step in trace.steps[: trace.forward] for one in step.makes}
-        kept = sum(sizes[one] for one in inner - {trace.made} if last.get(one, -1) >= trace.forward)
+        inner -= set(trace.made)
+        kept = sum(sizes[one] for one in inner if last.get(one, -1) >= trace.forward)
         peaks = _peaks(trace, sizes, last)
         return BlockBytes(
             kept=kept + int(marks),
-            input=sizes[trace.given],
+            input=sum(sizes[one] for one in trace.given),
             reads_input=reads_input,
-            output=sizes[trace.made],
+            output=sum(sizes[one] for one in trace.made),
             reads_output=reads_output,
             forward=max(peaks[: trace.forward], default=0) + int(marks),
             # What arrives from above is as large as the output.
-            backward=max(peaks[trace.forward :], default=0) + sizes[trace.above] + int(marks),
+            backward=max(peaks[trace.forward :], default=0)
+            + sum(sizes[one] for one in trace.above)
+            + int(marks),
             gradients=self.trained,
         )
 
@@ -182,7 +186,7 @@ class TracedBlock:
 def _peaks(trace: _Trace, sizes: Sequence[int], last: dict[int, int]) -> list[int]:
     """Give the bytes that are there during each operation, without what comes from outside."""
     there, peaks = 0, []
-    outside = {trace.given, trace.above}
+    outside = {*trace.given, *trace.above}
     for place, step in enumerate(trace.steps):
         made = sum(sizes[one] for one in step.makes)
         dying = {one for one in step.reads if last[one] == place} - outside
@@ -197,23 +201,29 @@ def _peaks(trace: _Trace, sizes: Sequence[int], last: dict[int, int]) -> list[in
 def _trace(
     layer: Any, shape: Shape, dtype: str, reduction: str | None, needs_gradient: bool
 ) -> _Trace:
-    """Trace a layer forward and backward on a batch of this shape."""
+    """Trace a layer forward and backward on a batch of this shape.
+
+    One that takes several tensors tells their shapes and types itself.
+    """
     variables = [one.value for one in layer.trainable_variables]
     ends: dict[str, Any] = {}
 
-    def run(x: Any, above: Any) -> None:
+    def run(given: Any, above: Any) -> None:
         blocks = InTraining(lambda x: run_blocks([layer], x, reduction))
-        features, energies = blocks(tf.identity(x), training=True)
-        ends["forward"] = len(x.graph.get_operations())
+        features, energies = blocks(tf.nest.map_structure(tf.identity, given), training=True)
+        given, features = tf.nest.flatten(given), tf.nest.flatten(features)
+        ends["forward"] = len(given[0].graph.get_operations())
         ones = [tf.ones_like(one) for one in energies]
-        wanted = [*variables, *([x] if needs_gradient else [])]
+        numbers = [one for one in features if one.dtype.is_floating]
+        inputs = [one for one in given if one.dtype.is_floating]
+        wanted = [*variables, *(inputs if needs_gradient else [])]
         found = (
-            tf.gradients([features, *energies], wanted, grad_ys=[above, *ones]) if wanted else []
+            tf.gradients([*numbers, *energies], wanted, grad_ys=[*above, *ones]) if wanted else []
         )
         there = [one for one in found if one is not None]
         there = [one.values if isinstance(one, tf.IndexedSlices) else one for one in there]
         ends.update(
-            x=x,
+            x=given,
             above=above,
             features=features,
             energies=energies,
@@ -222,9 +232,17 @@ def _trace(
         )
 
     function = tf.function(run, autograph=False)
-    output = tuple(layer.compute_output_spec(keras.KerasTensor(shape, dtype)).shape)
-    specs = tf.TensorSpec(shape, dtype), tf.TensorSpec(output, layer.compute_dtype)
-    graph = function.get_concrete_function(*specs).graph
+    given = keras.KerasTensor(shape, dtype)
+    if passes_several(layer):
+        given = keras.tree.map_structure(
+            lambda one: keras.KerasTensor((shape[0], *one.shape[1:]), one.dtype), layer.given
+        )
+    left = keras.tree.flatten(layer.compute_output_spec(given))
+    above = [tf.TensorSpec(one.shape, layer.compute_dtype) for one in left]
+    if len(left) > 1:
+        above = [tf.TensorSpec(one.shape, one.dtype) for one in left if "float" in one.dtype]
+    specs = keras.tree.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), given)
+    graph = function.get_concrete_function(specs, above).graph
     return _steps(graph.get_operations(), ends)
 
 
@@ -234,7 +252,7 @@ def _steps(operations: Sequence[Any], ends: dict[str, Any]) -> _Trace:
     sizes: list[int] = []
     steps: list[_Step] = []
     forward = 0
-    needed = _needed(operations, [ends["features"], *ends["energies"], *ends["found"]])
+    needed = _needed(operations, [*ends["features"], *ends["energies"], *ends["found"]])
     for place, op in enumerate(operations):
         forward = len(steps) if place == ends["forward"] else forward
         if op.name not in needed and op.type != "Placeholder":
@@ -249,10 +267,13 @@ def _steps(operations: Sequence[Any], ends: dict[str, Any]) -> _Trace:
             continue
         makes = tuple(range(len(sizes), len(sizes) + len(op.outputs)))
         numbers.update({one.name: number for one, number in zip(op.outputs, makes, strict=True)})
-        sizes += [_bytes(one.shape, one.dtype) for one in op.outputs]
+        sizes += [tensor_bytes(one.shape, one.dtype) for one in op.outputs]
         if op.type != "Placeholder":
             steps.append(_Step(op.type, reads, makes))
-    given, above, made = (numbers.get(ends[name].name, -1) for name in ("x", "above", "features"))
+    given, above, made = (
+        tuple(dict.fromkeys(numbers.get(one.name, -1) for one in ends[name]))
+        for name in ("x", "above", "features")
+    )
     left = tuple(numbers[one.name] for one in ends["found"] if one.name in numbers)
     return _Trace(
         tuple(steps),
@@ -288,7 +309,7 @@ def _needed(operations: Sequence[Any], ends: Sequence[Any]) -> set[str]:
     return found
 
 
-def _bytes(shape: Any, dtype: Any) -> int:
+def tensor_bytes(shape: Any, dtype: Any) -> int:
     """Give a tensor's bytes, 0 where its shape is not known or it is a handle."""
     sides = tf.TensorShape(shape)
     type_ = tf.as_dtype(dtype)

@@ -5,21 +5,26 @@ plain object keeps the K exits apart.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_trgl.devices import current_device, device_name, move_variables
+from keras_trgl.feeding.batch_forms import open_spec
+from keras_trgl.layers.chain import passes_several
+from keras_trgl.methods.delayed import DelayedMethod
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.parallel import Parallel
 from keras_trgl.training.buffered_step import BufferedStep
+from keras_trgl.training.delayed_step import delayed_step
 from keras_trgl.training.exit_settings import exit_settings, losses_of
 from keras_trgl.training.finite import NOT_FINITE
 from keras_trgl.training.labels import LABEL_RANGE
+from keras_trgl.training.linked_step import LinkedStep
 from keras_trgl.training.loss_form import loss_name
 from keras_trgl.training.optimizers import StageOptimizers
 from keras_trgl.training.remat import Remat, segment_length, tell_of_no_use
@@ -46,7 +51,12 @@ def _symbolic(spec: Any) -> Any:
 
 
 def _symbolic_features(step: StageStep, shape: Shape) -> Any:
-    return keras.KerasTensor(shape, step.stage.blocks[0].compute_dtype)
+    first = step.stage.blocks[0]
+    if passes_several(first):
+        return keras.tree.map_structure(
+            lambda one: keras.KerasTensor(one.shape, one.dtype), first.given
+        )
+    return keras.KerasTensor(shape, first.compute_dtype)
 
 
 class CompiledSteps:
@@ -75,15 +85,28 @@ class CompiledSteps:
     ) -> None:
         self.steps: list[StageStep] = []
         self.stored: StoredStep | None = None
+        self.is_delayed = False
         # What labels must be like is the same for all heads: the last one's loss tells.
         self.loss = loss if network is None else losses_of(loss, network.num_stages)[-1]
         self.compiled_with: dict[str, Any] = {}
         if network is None:
             return
-        length = segment_length(remat)
-        tell_of_no_use(length, [len(stage.blocks) for stage in network.stages])
+        length, method = segment_length(remat), network.method
+        self.is_delayed = isinstance(method, DelayedMethod) and network.num_stages > 1
+        if self.is_delayed and any(map(passes_several, network.blocks)):
+            raise ValueError(
+                f"{type(method).__name__} sends gradients back over cuts that one tensor crosses. "
+                "Received: a model where several tensors come in or cross. Cut it elsewhere, or "
+                "train it by a local method, as 'trgl'."
+            )
+        remat_by = None if length is None else Remat(length)
+        if remat_by is not None:
+            sizes = [len(remat_by.pieces(stage.blocks)) for stage in network.stages]
+            joins = self.is_delayed and not getattr(method, "replays", False)
+            tell_of_no_use(remat_by.length, [sum(sizes)] if joins else sizes)
+        kind = LinkedStep if self.is_delayed else StageStep
         own = exit_settings([part.predicts for part in network.parts], loss=loss, **settings)
-        placement, method = network.placement, network.method
+        placement = network.placement
         for k, (part, optimizer) in enumerate(zip(network.parts, optimizers, strict=True)):
             with placement.on(k):
                 exit_model = Exit(name=f"exit_{k + 1}")
@@ -91,10 +114,10 @@ class CompiledSteps:
                 exit_model.compile(optimizer=None, jit_compile=False, **own(k))
                 device, told = placement.devices[k], hooks or SubclassHooks()
                 self.steps.append(
-                    StageStep(
+                    kind(
                         *(k + 1, part, exit_model, optimizer, method, told, device),
                         micro_batches=micro_batches,
-                        remat=None if length is None else Remat(length),
+                        remat=remat_by,
                     )
                 )
 
@@ -209,7 +232,14 @@ class CompiledSteps:
             placement.move(k, [*held, *own])
 
     def use_stores(
-        self, regime: Any, spec: Any, seed: int, batch_size: int | None, goes_on: bool, skews: bool
+        self,
+        regime: Any,
+        spec: Any,
+        seed: int,
+        batch_size: int | None,
+        goes_on: bool,
+        skews: bool,
+        take: Callable[[Any], Any],
     ) -> bool:
         """Put stores between the stages, if the regime or skewed stages need them.
 
@@ -220,6 +250,7 @@ class CompiledSteps:
             seed: int ≥ 0. Seed of the picks.
             batch_size: int, or `None` if it is not known.
             goes_on: bool. Whether what is stored is kept, where it fits.
+            take: function that gives `x` of a batch as the first stage takes it.
 
         Returns:
             bool: whether functions that were traced before are of no use any more.
@@ -228,9 +259,16 @@ class CompiledSteps:
             ValueError: a batch's shapes are not known, or there are several replicas.
         """
         is_buffered, before = isinstance(regime, Buffered), self.stored
-        if not is_buffered and not (skews and isinstance(regime, Parallel)):
+        skews = skews and isinstance(regime, Parallel)
+        if not (is_buffered or skews or self.is_delayed):
             self.stored = None
             return before is not None
+        if self.is_delayed and tf.distribute.has_strategy() and self.steps[0].device is None:
+            raise ValueError(
+                "Late gradients are those of one replica. Received: method="
+                f"{self.steps[0].method!r} with a strategy of replicas. Make the model outside its "
+                "scope, or use `EndToEnd()`."
+            )
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
                 "`Buffered` trains on one replica. Received: a strategy with several. Use "
@@ -242,7 +280,7 @@ class CompiledSteps:
                 "between stages are stored. Received: data that do not tell. Pass arrays, a "
                 "`tf.data.Dataset`, a `PyDataset` or a generator."
             )
-        if any(step.hooks.overrides_metrics for step in self.steps):
+        if not self.is_delayed and any(step.hooks.overrides_metrics for step in self.steps):
             raise ValueError(
                 "An override of `compute_metrics` speaks of one batch, and stages with stores "
                 "between them work on several. Received: a subclass with one. Use `Parallel()` on "
@@ -250,12 +288,20 @@ class CompiledSteps:
             )
         stored = before
         if stored is None or stored.regime is not regime:
-            if is_buffered and regime.order != "skewed":
+            if self.is_delayed:
+                stored = delayed_step(self.steps, regime)
+            elif is_buffered and regime.order != "skewed":
                 stored = BufferedStep(self.steps, regime, seed)
             else:
                 stored = SkewedStep(self.steps, regime, measures_staleness=is_buffered)
         self.stored = stored
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(spec)
+        if self.is_delayed:
+            # Data wait as the first stage takes them.
+            traced = tf.function(take, autograph=False).get_concrete_function(
+                tf.nest.map_structure(open_spec, x)
+            )
+            x = open_spec(traced.structured_outputs)
         is_new = stored.prepare((x, y, sample_weight, x if self.needs_data else None))
         # Batches of another size would be trained on as if they were of this run.
         if not goes_on or batch_size != stored.batch_size:

@@ -117,10 +117,10 @@ class FeatureBuffer:
         return tf.cond(keep, lambda: self._put(batch), lambda: tf.constant(0))
 
     def _put(self, batch: Any) -> Any:
-        leaves = [_open(leaf) for leaf in leaves_of(batch)]
+        leaves = [opened(leaf) for leaf in leaves_of(batch)]
         place = tf.math.floormod(self._writes, self.capacity)
         if self.capacity > 1:
-            # The first batch gives the slots their size, kept beside them: see `_open`.
+            # The first batch gives the slots their size, kept beside them: see `opened`.
             size = tf.shape(leaves[0], tf.int64)[0]
             tf.cond(tf.equal(self._size, size), lambda: tf.constant(0), lambda: self._resize(size))
         for slot, leaf in zip(self._slots, leaves, strict=True):
@@ -151,7 +151,7 @@ class FeatureBuffer:
         return tf.constant(0)
 
 
-def _open(leaf: Any) -> Any:
+def opened(leaf: Any) -> Any:
     """Give a tensor whose number of examples is not known while the graph is made.
 
     TensorFlow's optimizer takes the shape of a slot for that of whatever the graph writes into

@@ -60,7 +60,7 @@ class FiniteCheck:
         # Each speaks only where those before it do not: the first cause is told.
         values = [task_is, objective_is | ~task_is]
         if self.takes_gradients:
-            values.append(_all_finite(gradients) | ~(task_is & objective_is))
+            values.append(all_finite(gradients) | ~(task_is & objective_is))
         more = [] if energy is None else ["with an energy of", energy]
         said: list[list[Any]] = [
             ["the task loss", task],
@@ -99,7 +99,8 @@ def _moved_by_calls(part: StagePart) -> list[Any]:
     ]
 
 
-def _all_finite(gradients: Sequence[Any]) -> Tensor:
+def all_finite(gradients: Sequence[Any]) -> Tensor:
+    """Give a bool tensor: whether no gradient has a NaN or an infinity."""
     values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
     found = [tf.reduce_all(tf.math.is_finite(one)) for one in values if one is not None]
     return tf.reduce_all(tf.stack(found)) if found else tf.constant(True)

@@ -24,7 +24,7 @@ from keras_trgl.feeding.training_data import (
 from keras_trgl.network.door import plain
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.timetable import Timetable
-from keras_trgl.seeds import DATA, PICKS, derive_seed
+from keras_trgl.seeds import DATA, derive_seed
 from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import readable_errors
 from keras_trgl.training.given_callbacks import GivenCallbacks, has, listed
@@ -126,7 +126,7 @@ class FitSetup:
 
     def _end(self, run: TrainingRun) -> None:
         run.feed.close()
-        self._trainer.run = None
+        self._trainer.end_run()
 
     def _for_keras(
         self,
@@ -243,7 +243,7 @@ class FitSetup:
         # A PyDataset is asked for a batch only where shapes must be known.
         wants = isinstance(self._regime, Buffered) or self._timetable.total_epochs is not None
         wants = wants or placement.strategy is not None or self._trainer.steps.seeks_loss_names
-        wants = wants or callbacks.backup is not None
+        wants = wants or callbacks.backup is not None or self._trainer.steps.is_delayed
         spec = data.first_spec() if wants else data.element_spec
         if spec is not None:
             self._trainer.check_form(keras.utils.unpack_x_y_sample_weight(spec)[1])
@@ -253,15 +253,10 @@ class FitSetup:
         stop = self._regime.stop
         if model.built and stop is not None and stop.restore_best and self._trainer.best is None:
             self._trainer.best = BestWeights(self._network.parts)
-        seed = derive_seed(self._network.seed, PICKS)
         with model.distribute_strategy.scope():
             size = getattr(data.source, "batch_size", None)
             goes_on = goes_on and isinstance(self._regime, Buffered)
-            changed.append(
-                self._trainer.steps.use_stores(
-                    self._regime, spec, seed, size, goes_on, placement.skews
-                )
-            )
+            changed.append(self._trainer.use_stores(spec, size, goes_on))
         if any(changed):
             model.train_function = None
         # Under a strategy of replicas variables may not be made in the context across them.

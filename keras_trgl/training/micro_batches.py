@@ -17,7 +17,7 @@ from keras_trgl.checks import check_integer
 from keras_trgl.feeding.batch_forms import filled, leaves_of
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks, mask_of
-from keras_trgl.network.passing import apart, together
+from keras_trgl.network.passing import apart, main, together
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.labels import ignored_class
@@ -78,6 +78,7 @@ class MicroBatches:
         kinds = [(features, said) for features in (False, True) for said in (False, True)]
         self._trained = {keeps: _Part(functools.partial(self._train, keeps)) for keeps in kinds}
         self._counted, self._looked = _Part(self._count), _Part(self._look)
+        self._passed = _Part(self._pass_on)
 
     def __call__(self, batch: Batch, keeps_features: bool, keeps_prediction: bool) -> Pass:
         """Give what the batch gives, from its parts.
@@ -103,8 +104,18 @@ class MicroBatches:
             found["task"],
             found["energy"],
             Terms(found["objective"], found["further"], moves),
-            lambda: self._gradients(found["gradients"], slices),
+            # Of the inputs there is a row per example, and no sum.
+            lambda: [*self._gradients(found["gradients"], slices), *kept["back"]],
         )
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Give the features in training mode, part by part as the batch is trained."""
+        (_, (kept, _)) = self._in_turn(self._passed, (apart(inputs), None, None, None))
+        return together(kept)
+
+    def _pass_on(self, start: Any, stop: Any, given: Any) -> tuple[Any, Any]:
+        batch, _, _ = self._taken(start, stop, None, given)
+        return [], (apart(self._stage_part.stage(batch[0], training=True)), [])
 
     def _gradients(self, dense: Any, slices: Any) -> list[Any]:
         """Put gradients of both kinds into one list, one per trained variable."""
@@ -179,7 +190,8 @@ class MicroBatches:
         }
         outputs = [one.features if keeps[0] else None, one.prediction if keeps[1] else None]
         sides = [None if x is None else apart(x) for x in outputs]
-        kept = dict(zip(("features", "prediction"), sides, strict=True))
+        kept: dict[str, Any] = dict(zip(("features", "prediction"), sides, strict=True))
+        kept["back"] = gradients[len(self._stage_part.trainable_variables) :]
         # As the whole batch has them, not as one dense sum: optimizers treat the two differently.
         slices = [
             (g.values, g.indices) if isinstance(g, tf.IndexedSlices) else None for g in gradients
@@ -195,7 +207,7 @@ class MicroBatches:
         """Give what a part adds to what the loss is divided by, which a mask may decide."""
         (inputs, y, sample_weight, _), _, _ = self._taken(start, stop, None, given)
         # In inference mode, for the mask alone: all else falls out of the traced function.
-        prediction = self._stage_part.head(self._stage_part.stage(inputs, training=False))
+        prediction = self._stage_part.head(main(self._stage_part.stage(inputs, training=False)))
         return [self._divisor(inputs, y, sample_weight, mask_of(prediction))], ([], [])
 
     def _taken(self, start: Any, stop: Any, divisor: Any, given: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_trgl.devices import current_device, move_variables
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
-from keras_trgl.training.rates import inside_loss_scale, plain_rate, rate_of_all
+from keras_trgl.training.rates import inside_loss_scale, plain_rate, rate_of_all, set_rate
 from keras_trgl.types import Tensor
 
 Variables = list[Any]
@@ -78,6 +78,14 @@ def _no_copy(template: Any, reason: str) -> str:
         f"{template.name} of type {type(template).__name__}, which {reason}. Give a list with an "
         "optimizer for every stage."
     )
+
+
+def _schedule_of(optimizer: Any) -> Any:
+    """Give the schedule itself, where `learning_rate` is its number of now.
+
+    Private, as in `copy_optimizer`; a test sees a multiplied schedule train.
+    """
+    return inside_loss_scale(optimizer)._learning_rate
 
 
 def _parts(optimizer: Any) -> list[Any]:
@@ -162,6 +170,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         self._variables_of: Callable[[int], Variables] | None = None
         self._unsettled: Callable[[], Sequence[int]] | None = None
         self._on: On = anywhere
+        self.rate_factors = [1.0] * len(self.optimizers)
         self._recipe: Any = None
         self._recipe_rate: float | None = None
 
@@ -297,6 +306,21 @@ class StageOptimizers(keras.optimizers.Optimizer):
             for part in _parts(one):
                 _know_again(part)
 
+    def multiply_rates(self, factors: Sequence[float]) -> None:
+        """Let stages learn at multiples of one optimizer's rate; those of a list have their own.
+
+        Args:
+            factors: list of K floats > 0.
+        """
+        if self._recipe is None:
+            return
+        self.rate_factors = list(factors)
+        rate = self._recipe_rate
+        rate = _schedule_of(self._recipe) if rate is None else rate
+        for one, factor in zip(self.optimizers, factors, strict=True):
+            if factor != 1.0:
+                set_rate(one, rate, factor)
+
     def take_up_rate(self) -> None:
         """Take up a rate that was set on the optimizer that the stages' were copied of."""
         if self._recipe is None:
@@ -319,12 +343,12 @@ class StageOptimizers(keras.optimizers.Optimizer):
     @property
     def learning_rate(self) -> Any:
         """Rate of the last stage; assigning sets every stage's."""
-        return rate_of_all(self.optimizers)
+        return rate_of_all(self.optimizers, self.rate_factors)
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        for one in self.optimizers:
-            one.learning_rate = value
+        for one, factor in zip(self.optimizers, self.rate_factors, strict=True):
+            set_rate(one, value, factor)
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """Exclude variables from the weight decay of every stage, as in Keras.
@@ -376,6 +400,7 @@ class StageOptimizers(keras.optimizers.Optimizer):
         return {
             "name": self.name,
             "optimizers": [keras.optimizers.serialize(one) for one in self.optimizers],
+            "rate_factors": self.rate_factors,
         }
 
     @classmethod
@@ -385,7 +410,10 @@ class StageOptimizers(keras.optimizers.Optimizer):
             keras.optimizers.deserialize(one, custom_objects=custom_objects)
             for one in config["optimizers"]
         ]
-        return cls(optimizers, name=config["name"])
+        made = cls(optimizers, name=config["name"])
+        # Their rates are multiples by now.
+        made.rate_factors = list(config["rate_factors"])
+        return made
 
 
 def _check_different(chosen: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.methods.method import LocalMethod, StageBatch
+from keras_trgl.network.passing import main
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.types import Tensor
 
@@ -98,8 +99,8 @@ class StageObjective:
             StageBatch(
                 place,
                 self.part.layers,
-                inputs=inputs,
-                features=features,
+                inputs=main(inputs),
+                features=main(features),
                 prediction=prediction,
                 labels=labels,
                 sample_weight=sample_weight,

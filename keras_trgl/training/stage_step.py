@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.methods.method import LocalMethod
-from keras_trgl.network.passing import apart, cut, together
+from keras_trgl.network.passing import apart, cut, main, together
 from keras_trgl.network.staged_network import StagePart
 from keras_trgl.training.finite import FiniteCheck
 from keras_trgl.training.micro_batches import LossFactor, MicroBatches, Pass
@@ -63,7 +63,10 @@ class StageStep:
 
     Attributes:
         raise_on_nan: bool. Whether a loss that is not finite stops the step before its update.
+        has_objective: bool. Whether what the stage minimises is a number to be logged.
     """
+
+    has_objective = True
 
     def __init__(
         self,
@@ -119,7 +122,8 @@ class StageStep:
     def metrics(self) -> list[Any]:
         """Trackers and compiled metrics."""
         more = [one for one in (self.energy_tracker, self.staleness_tracker) if one is not None]
-        return [*self.exit.metrics, self.objective_tracker, *more, *self.loss_trackers.values()]
+        more += [self.objective_tracker] if self.has_objective else []
+        return [*self.exit.metrics, *more, *self.loss_trackers.values()]
 
     @property
     def regularizer(self) -> Any:
@@ -151,7 +155,8 @@ class StageStep:
         results = self._exit_results(idle)
         if not training:
             return results
-        results["objective"] = self.objective_tracker.result()
+        if self.has_objective:
+            results["objective"] = self.objective_tracker.result()
         if self.energy_tracker is not None:
             # A user's metric may have the name; it is theirs.
             name = "kinetic_energy" if "energy" in results else "energy"
@@ -189,7 +194,7 @@ class StageStep:
         """
         with self.on_device():
             if self._runs_inline:
-                features, gradients, self.prediction = self._update(batch, speaks=not hands_on)
+                features, gradients, self.prediction, _ = self._update(batch, not hands_on)
                 features, masks = apart(features)
                 with tf.control_dependencies([g for g in gradients if g is not None]):
                     features = keras.tree.map_structure(tf.identity, features)
@@ -252,8 +257,8 @@ class StageStep:
         with self.on_device():
             return self.stage(x, training=training)
 
-    def _update(self, batch: Batch, speaks: bool) -> tuple[Tensor, list[Any], Tensor]:
-        """Give features, gradients, and the prediction (its loss, where nobody asks for it).
+    def _update(self, batch: Batch, speaks: bool) -> tuple[Tensor, list[Any], Tensor, list[Any]]:
+        """Give features, gradients, prediction (its loss, where nobody asks), and input gradients.
 
         Args:
             batch: as in `train`.
@@ -280,9 +285,19 @@ class StageStep:
                 for move in found.terms.moves:
                     move()
                 gradients = [None if g is None else tf.identity(g) for g in gradients]
-            if variables:
-                apply_gradients(self.optimizer, gradients, variables)
-            return found.features, gradients, found.prediction if told else task
+            back = self._apply(gradients, variables)
+            return found.features, gradients, found.prediction if told else task, back
+
+    def _apply(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
+        """Change the weights, and give the gradients for what came in, where they are asked for."""
+        if variables:
+            apply_gradients(self.optimizer, gradients, variables)
+        return []
+
+    def _sends_back(self, inputs: Tensor) -> list[Tensor]:
+        """Give what comes in and has a gradient that somebody asks for."""
+        del inputs
+        return []
 
     def _passed(self, batch: Batch, hands_on: bool, told: bool) -> Pass:
         """Run the batch forward, whole or in parts."""
@@ -303,8 +318,10 @@ class StageStep:
         """
         with self.on_device():
             variables = self.trainable_variables
-            # Only variables are watched: the input carries no gradient back.
+            # Only variables are watched, where the input carries no gradient back.
+            back = self._sends_back(batch[0])
             with tf.GradientTape() as tape:
+                tape.watch(back)
                 found = self._forward(batch, *settled)
                 objective = found[-1].objective
                 # Inside the tape: a loss scale must be in the gradients that it is taken out of,
@@ -312,7 +329,8 @@ class StageStep:
                 scaled = self.optimizer.scale_loss(
                     objective if share is None else objective * tf.cast(share, objective.dtype)
                 )
-            return Pass(*found, lambda: tape.gradient(scaled, variables) if variables else [])
+            sources = [*variables, *back]
+            return Pass(*found, lambda: tape.gradient(scaled, sources) if sources else [])
 
     def _forward(
         self, batch: Batch, factor: LossFactor | None = None, multiplier: Tensor | None = None
@@ -332,7 +350,7 @@ class StageStep:
         inputs, y, sample_weight, data = batch
         if not self.part.predicts:
             return None, tf.zeros([], keras.config.floatx())
-        prediction = keeping_mask(lambda x: self.head(x, training=training), features)
+        prediction = keeping_mask(lambda x: self.head(x, training=training), main(features))
         x = inputs if data is None else data
         task = self.hooks.loss(self.exit, x, y, prediction, sample_weight, training=training)
         return prediction, task
@@ -379,7 +397,8 @@ class StageStep:
         # Keras divides a replica's loss by the number of replicas, so that their sum is the mean.
         if self.part.predicts:
             self.exit.loss_tracker.update_state(task * replicas, sample_weight=batch)
-        self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
+        if self.has_objective:
+            self.objective_tracker.update_state(terms.objective * replicas, sample_weight=batch)
         if self.energy_tracker is not None:
             self.energy_tracker.update_state(energy, sample_weight=batch)
         trackers = self._trackers_of(terms.further)

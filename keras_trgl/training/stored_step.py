@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.batch_forms import leaves_of
+from keras_trgl.layers.chain import passes_several
 from keras_trgl.layers.inner import inner_layers
 from keras_trgl.layers.masks import makes_masks
 from keras_trgl.network.passing import together
@@ -68,13 +69,7 @@ class StoredStep:
             bool: whether they are new.
         """
         x, y, sample_weight, data = spec
-        given = leaves_of(spec)
-        if any(one.shape.rank is None or None in one.shape[1:] for one in given):
-            shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
-            raise ValueError(
-                "Batches that are stored between stages must have one shape. Received: "
-                f"{shapes}. Pad them all to one length, or use `Parallel()` on one device."
-            )
+        self.check_shapes(spec)
         specs = [(sides, y, sample_weight, data) for sides in self._crossing(x)]
         if len(self.buffers) == len(specs) and all(
             buffer.fits(one) for buffer, one in zip(self.buffers, specs, strict=True)
@@ -86,6 +81,21 @@ class StoredStep:
                 self.buffers.append(FeatureBuffer(self.capacity, one, self.reuse_limit))
         return True
 
+    @staticmethod
+    def check_shapes(spec: Any) -> None:
+        """Raise unless what is stored has one shape.
+
+        Raises:
+            ValueError: an axis but the batch's is open.
+        """
+        given = leaves_of(spec)
+        if any(one.shape.rank is None or None in one.shape[1:] for one in given):
+            shapes = ", ".join(str(tuple(one.shape)) for one in given if one.shape.rank)
+            raise ValueError(
+                "Batches that are stored between stages must have one shape. Received: "
+                f"{shapes}. Pad them all to one length, or use `Parallel()` on one device."
+            )
+
     def _crossing(self, x: Any) -> list[Any]:
         """Give specs of what crosses each cut, as `apart` gives it.
 
@@ -94,7 +104,9 @@ class StoredStep:
         """
         # Masks only show when the layers run; where none is made, shapes are told without a trace.
         traces = makes_masks(one for step in self.steps for one in inner_layers(step.stage))
-        sides: Any = (tf.nest.flatten(x)[0], {})
+        blocks = [block for step in self.steps for block in step.stage.blocks]
+        traces = traces or any(map(passes_several, blocks))
+        sides: Any = (x if len(tf.nest.flatten(x)) > 1 else tf.nest.flatten(x)[0], {})
         specs = []
         for step in self.steps[:-1]:
             if traces:

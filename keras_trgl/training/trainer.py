@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
+from keras_trgl.feeding.batch_forms import filled, leaves_of, open_spec
 from keras_trgl.feeding.training_data import (
     check_labels,
     check_ready,
@@ -20,8 +21,10 @@ from keras_trgl.network.passing import together
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
 from keras_trgl.regimes.regime import Regime
+from keras_trgl.seeds import PICKS, derive_seed
 from keras_trgl.training.best_weights import BestWeights
 from keras_trgl.training.compiled_steps import CompiledSteps
+from keras_trgl.training.delayed_step import check_regime, rate_factors
 from keras_trgl.training.given_callbacks import GivenCallbacks
 from keras_trgl.training.labels import check_form, ignored_class, in_range
 from keras_trgl.training.loss_form import check_loss_form
@@ -55,6 +58,7 @@ class Trainer:
         self, model: keras.Model, network: StagedNetwork, regime: Regime, base: type
     ) -> None:
         self.steps = CompiledSteps()
+        check_regime(network.method, regime)
         self.run: TrainingRun | None = None
         self.best: BestWeights | None = None
         self.hooks = SubclassHooks(model, base)
@@ -84,6 +88,7 @@ class Trainer:
             self.steps.compiled_with = {"optimizer": None, **settings, **loop, **parts}
             return {"optimizer": None, "auto_scale_loss": False, **loop}
         optimizers = StageOptimizers.from_template(optimizer, network.num_stages, on)
+        optimizers.multiply_rates(rate_factors(network.method, network.num_stages))
         if given["auto_scale_loss"] and self._model.dtype_policy.name == "mixed_float16":
             optimizers.scale_losses()
         check_loss_form(given["loss"], network.heads)
@@ -131,7 +136,25 @@ class Trainer:
         """
         # The buffered regime is what it is outside `fit` too: its stores are the model's state.
         in_fit = self.run is not None or isinstance(self.regime, Buffered)
-        return self.steps.stored if in_fit else None
+        return self.steps.stored if in_fit or self.steps.is_delayed else None
+
+    def use_stores(self, spec: Any, batch_size: int | None, goes_on: bool) -> bool:
+        """Put stores between the stages, where they are needed; tell if traces are of no more use.
+
+        Args:
+            spec: structure of `tf.TensorSpec`, a batch, or `None` if it is not known.
+            batch_size: int, or `None` if it is not known.
+            goes_on: bool. Whether what is stored is kept, where it fits.
+        """
+        seed, skews = derive_seed(self.network.seed, PICKS), self.network.placement.skews
+        use = self.steps.use_stores
+        return use(self.regime, spec, seed, batch_size, goes_on, skews, self.take)
+
+    def end_run(self) -> None:
+        """Forget the run, and what is in flight in it."""
+        self.run = None
+        if self.steps.is_delayed and self.steps.stored is not None:
+            self.steps.stored.clear()
 
     def train_on(self, data: Any) -> dict[str, Any]:
         """Let the stages that the regime plans step on one batch, and give the logs."""
@@ -143,15 +166,21 @@ class Trainer:
             sides, given = x if needs_data else (x, x)
             features = together(sides)
         rest = (y, sample_weight, given if needs_data else None)
+        if self.steps.is_delayed and self.stored is None:
+            # A batch outside `fit`: what is in flight is the model's until one begins.
+            with tf.init_scope():
+                given = (x, y, sample_weight)
+                specs = [open_spec(tf.convert_to_tensor(one)) for one in leaves_of(given)]
+                self.use_stores(filled(given, specs), None, True)
         if self.stored is not None:
             self.stored((features, *rest))
-            return self.results()
-        for k in range(level, max(plan) + 1):
+        for k in range(level, max(plan) + 1) if self.stored is None else ():
             step = self.steps.steps[k]
             if k in plan:
                 features = step.train((features, *rest), hands_on=k < max(plan))
             else:
                 features = step.pass_on(features, training=self.regime.frozen == "train")
+        step = self.steps.steps[max(plan)]
         if self.hooks.overrides_metrics and step.part.predicts:
             told = self.hooks.metrics(step.exit, given, y, step.prediction, sample_weight)
         return {**self.results(), **told}

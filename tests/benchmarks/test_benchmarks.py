@@ -71,10 +71,11 @@ def test_the_quickstart_writes_its_run_folder(tmp_path):
 
 
 @pytest.mark.long
-def test_exits_are_measured_at_the_threshold_that_held_out_images_chose(tmp_path):
+def test_exits_are_measured_at_the_thresholds_that_held_out_images_chose(tmp_path):
     path = tmp_path / "results.json"
     small = ["--dataset=digits", "--depth=8", "--widths=4,8,8", "--stage_sizes=1,2", "--epochs=1"]
-    short = ["--size=200", "--rows=2", "--repeats=1", "--thresholds="]
+    short = ["--size=200", "--rows=2", "--repeats=1", "--risk=0.3"]
+    short += ["--calibrations=3", "--calibration_rows=100"]
     printed = run("exits", *small, *short, f"--results={path}")
     report = json.loads(path.read_text())
     assert printed == {key: report[key] for key in ("exits", "confident", "end_to_end")}
@@ -83,11 +84,17 @@ def test_exits_are_measured_at_the_threshold_that_held_out_images_chose(tmp_path
     assert report["exits"][0]["bytes"] < report["exits"][1]["bytes"]
     full = report["exits"][1]["accuracy"]
     assert report["end_to_end"]["gap"] == pytest.approx(report["end_to_end"]["accuracy"] - full)
-    assert report["confident"]["threshold"] == report["choice"]["threshold"]
-    for row in report["by_threshold"]:
-        assert row["accuracy_drop"] == pytest.approx(full - row["accuracy"])
-        assert sum(row["share_by_depth"]) == pytest.approx(1.0)
-        assert row["mean_depth"] == pytest.approx(1 + row["share_by_depth"][1])
+    early, shipped = report["confident"], report["ways"]["a threshold per exit"]
+    assert early["thresholds"] == shipped["thresholds"]
+    assert early["accuracy"] == pytest.approx(shipped["accuracy"], abs=0.01)
+    assert sum(early["share_by_depth"]) == pytest.approx(1.0)
+    assert early["mean_depth"] == pytest.approx(1 + early["share_by_depth"][1])
+    assert all(
+        low <= row["area"] <= high
+        for row in report["ways"].values()
+        for low, high in [row["area_interval"]]
+    )
+    assert 0.0 <= report["bound"]["held"] <= 1.0
 
 
 def test_a_ratio_is_that_of_the_same_round(load_script):

@@ -12,7 +12,12 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
-from keras_trgl.callbacks import BackupAndRestore, MultiplierUpdate, backup_and_restore
+from keras_trgl.callbacks import (
+    BackupAndRestore,
+    MultiplierUpdate,
+    WatchStages,
+    backup_and_restore,
+)
 from keras_trgl.callbacks.gated_callbacks import GatedCallbacks
 from keras_trgl.heads import LinearHead
 from keras_trgl.keeping import callback_state
@@ -146,6 +151,14 @@ SITUATIONS = {
     "a subclass of early stopping": Situation((lambda: OwnStop("loss", 0.01, 9),)),
     "plateau at its defaults": Situation((of("ReduceLROnPlateau"),)),
     "plateau that acts": Situation((of("ReduceLROnPlateau", "loss", 0.5, 1, min_delta=0.2),)),
+    "stages that are watched": Situation(
+        (lambda: WatchStages((X[:20], Y[:20]), every=2), of("EarlyStopping", "loss", patience=9)),
+    ),
+    "stages that are watched in turn": Situation(
+        (lambda: WatchStages((X[:20], Y[:20])),),
+        settings={"epochs": None},
+        regime=lambda: Sequential(epochs=2),
+    ),
     "stop stage": Situation(
         settings={"epochs": None},
         regime=lambda: Sequential(epochs=3, stop=StopStage(1, "val_loss", min_delta=0.5)),

@@ -7,7 +7,18 @@ import pytest
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DGL, TRGL, AugLocal, EndToEnd, InfoPro, InfoProL, PredSim, VanGL
+from keras_trgl.methods import (
+    DDG,
+    DGL,
+    TRGL,
+    AugLocal,
+    EndToEnd,
+    FeaturesReplay,
+    InfoPro,
+    InfoProL,
+    PredSim,
+    VanGL,
+)
 
 pytestmark = pytest.mark.sampled(2)
 
@@ -22,6 +33,8 @@ METHODS = {
     "info_pro_l": InfoProL(0.5),
     "trgl_on_info_pro": TRGL(0.5, on=InfoPro("contrast")),
     "aug_local": AugLocal(1),
+    "ddg": DDG(),
+    "features_replay": FeaturesReplay(),
     "e2e": EndToEnd(),
 }
 FURTHER = {
@@ -68,7 +81,8 @@ def test_eager_and_compiled_agree_and_sample_weights_count(name):
         for eager in (True, False)
     ]
     for key, value in logs[0].items():
-        assert value == pytest.approx(logs[1][key], rel=1e-4)
+        # Of what is late there is none in a first batch.
+        assert value == pytest.approx(logs[1][key], rel=1e-4, nan_ok="staleness" in key)
     plain = make(METHODS[name]).train_on_batch(X, Y, return_dict=True)
     assert plain["loss"] != pytest.approx(logs[0]["loss"], rel=1e-3)
 
@@ -77,7 +91,9 @@ def test_eager_and_compiled_agree_and_sample_weights_count(name):
 def test_it_stays_finite_in_half_precision(name):
     keras.config.set_dtype_policy("mixed_float16")
     history = make(METHODS[name]).fit(X, Y, batch_size=8, epochs=2, verbose=0).history
-    assert all(np.isfinite(values).all() for values in history.values())
+    # A stage whose gradients all came with an overflow has no staleness.
+    rest = {key: values for key, values in history.items() if "staleness" not in key}
+    assert all(np.isfinite(values).all() for values in rest.values())
 
 
 @pytest.mark.parametrize("name", METHODS)

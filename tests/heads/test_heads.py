@@ -240,6 +240,7 @@ def test_dense_head_is_pool_flat_dense():
     [
         (lambda: NormHead(3, "max"), None, "`pool` must be one of 'mean', 'first'"),
         (lambda: NormHead(3), (None, 8), "takes features of rank 3 or 4"),
+        (lambda: NormHead(3, None, data_format="channels_first"), (None, 8, 4, 4), "channels last"),
         (lambda: NormHead(3, "first"), (None, 4, 4, 8), "a sequence of known length"),
         (lambda: NormHead(3, "first"), (None, None, 8), "a sequence of known length"),
         (lambda: DenseHead(3, dropout=1.0), None, "`dropout` must be at least 0 and below 1"),
@@ -261,6 +262,18 @@ def test_what_does_not_fit_a_head_is_refused(make, shape, message):
 def test_hidden_layers_that_are_no_list_are_refused():
     with pytest.raises(TypeError, match="`hidden` must be a list of ints"):
         DenseHead(3, hidden=8)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (2, 3, 4, 8)])
+def test_norm_head_without_a_pool_predicts_at_every_position(shape):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    head, pooled = NormHead(3, pool=None), NormHead(3)
+    found = head(x)
+    assert found.shape == head.compute_output_shape(shape) == (*shape[:-1], 3)
+    pooled(x)
+    pooled.set_weights(head.get_weights())
+    axes = tuple(range(1, len(shape) - 1))
+    np.testing.assert_allclose(np.mean(found, axes), pooled(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("head", [LinearHead, NormHead, lambda units: BlocksHead(units, blocks=[])])

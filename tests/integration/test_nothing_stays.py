@@ -157,9 +157,7 @@ def nodes(model):
 CALLS = {
     "predict_exits": lambda model, folder: model.predict_exits(X, verbose=0),
     "truncate": lambda model, folder: [model.truncate(depth) for depth in (1, 2)],
-    "choose_exit": lambda model, folder: trgl.export.choose_exit(
-        model, (X, Y), max_drop=1.0, repeats=1
-    ),
+    "choose_exit": lambda model, folder: trgl.export.choose_exit(model, (X, Y), max_drop=1.0),
     "export": lambda model, folder: model.export(folder / "plain", verbose=False),
     "export_exit": lambda model, folder: trgl.export.export_exit(model, 2, folder / "one"),
     "export_serving": lambda model, folder: trgl.export.export_serving(model, folder / "all"),

@@ -91,7 +91,7 @@ def test_a_functional_model_is_planned_by_its_residuals():
     found = planned(0.6, given=source)
     assert sum(found.stage_sizes) == 3
     assert len(found.stage_sizes) > 1 or found.micro_batches > 1
-    assert not any(one.remat for one in found.weighed)
+    assert any(one.remat for one in found.weighed)
     model = found.make(keras.losses.SparseCategoricalCrossentropy(from_logits=True), seed=0)
     assert model.num_stages == len(found.stage_sizes)
     data = np.random.default_rng(0).normal(size=(64, 8, 8, 4)), np.zeros(64, int)

@@ -17,8 +17,9 @@ from keras_trgl.architectures import (
     swin_tiny,
     vgg,
 )
-from keras_trgl.heads import ConvHead
+from keras_trgl.heads import ConvHead, LinearHead
 from keras_trgl.layers import ResidualBlock
+from keras_trgl.methods import DDG, InfoPro, VanGL
 from keras_trgl.splitting import by_depth, by_memory, min_max_partition, published
 from keras_trgl.splitting.activation_bytes import Counter, Held
 from keras_trgl.splitting.published import SIZES
@@ -246,3 +247,21 @@ def test_unknown_published_names_and_stages_are_refused():
         published("resnet", 4)
     with pytest.raises(ValueError, match="was published for num_stages of 2, 4"):
         published("trgl_resnet110_balanced", 3)
+
+
+def test_settled_stages_count_the_nets_that_their_method_has_for_them():
+    blocks = resnet(8, (8, 8, 1))
+    cuts, ends = [(0, 1), (1, 2), (2, 3)], [1, 2, 3]
+    heads = [LinearHead(3) for _ in ends]
+
+    def costs(method):
+        counted = stage_bytes(blocks, heads, (None, 8, 8, 1), method, 3, ends)
+        return [counted(*cut) for cut in cuts]
+
+    plain = costs(VanGL())
+    # A decoder to the image for every stage but the last, which has the head that was given.
+    rebuilt = costs(InfoPro("softmax"))
+    assert [one > other for one, other in zip(rebuilt, plain, strict=True)] == [True, True, False]
+    # One head, the last.
+    late = costs(DDG())
+    assert [one < other for one, other in zip(late, plain, strict=True)] == [True, True, False]

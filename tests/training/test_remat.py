@@ -7,7 +7,9 @@ import tensorflow as tf
 
 import keras_trgl as trgl
 from keras_trgl.layers import BatchNormalization, ResidualBlock
-from keras_trgl.training.remat import rematerialized
+from keras_trgl.layers.stage import run_blocks
+from keras_trgl.network.from_model import split_model
+from keras_trgl.training.remat import Remat, rematerialized
 
 pytestmark = pytest.mark.sampled(2)
 
@@ -70,16 +72,86 @@ def masked():
     ]
 
 
+def brought(ends):
+    """Give a model whose blocks end in some way, to be cut."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = conv()(x)
+    for k in range(4):
+        r = layers.BatchNormalization(name=f"norm_{k}")(x)
+        x = ends(x, conv()(layers.Dropout(0.3)(layers.ReLU()(r))))
+    return keras.Model(inputs, x)
+
+
+def brought_cnn():
+    """A model with activations after its sums, and batch statistics."""
+    return brought(lambda x, r: layers.ReLU()(layers.Add()([x, r])))
+
+
+def brought_chain():
+    """Residuals of two terms, f + g."""
+    return brought(lambda x, r: x + r + conv()(layers.ReLU()(x)))
+
+
+def brought_plain():
+    """A model without sums, for `distance`."""
+    return brought(lambda x, r: r)
+
+
+def brought_twice():
+    """A layer with weights and one that draws, both called in every unit."""
+    shared, drops = conv(), layers.Dropout(0.3)
+    return brought(lambda x, r: x + shared(drops(r)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Encoder(layers.Layer):
+    """A transformer block as people write it: sums and dropout inside, masks handed on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.norms = [layers.LayerNormalization() for _ in range(2)]
+        self.attention = layers.MultiHeadAttention(2, 2, dropout=0.2)
+        self.dense = [layers.Dense(8, activation="gelu"), layers.Dense(4), layers.Dropout(0.3)]
+
+    def build(self, shape):
+        self.norms[0].build(shape)
+        self.attention.build(shape, shape)
+        self.norms[1].build(shape)
+        self.dense[0].build(shape)
+        self.dense[1].build((*shape[:-1], 8))
+
+    def call(self, x, training=None, mask=None):
+        r = self.norms[0](x)
+        both = None if mask is None else mask[:, None, :]
+        x = x + self.attention(r, r, attention_mask=both, training=training)
+        r = self.norms[1](x)
+        for layer in self.dense[:2]:
+            r = layer(r)
+        return x + self.dense[2](r, training=training)
+
+
+def brought_transformer():
+    """Sums, dropout and masks inside custom layers, on token ids: the mask crosses every unit."""
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    for k in range(2):
+        x = Encoder(name=f"encoder_{k}")(x)
+    return keras.Model(inputs, x)
+
+
 def trained(make, remat, data=(X, Y), **options):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(options.pop("policy", "float32"))
     blocks = make()
     regime = options.pop("regime", "parallel")
     method = trgl.methods.VanGL() if make in (masked, shared_seed) else trgl.methods.TRGL(tau=0.1)
-    sizes = options.pop("sizes", [len(blocks)])
-    model = trgl.GreedyModel.from_blocks(
-        blocks, sizes, trgl.heads.LinearHead(3), method=method, regime=regime, seed=0
-    )
+    settings = {"method": method, "regime": regime, "seed": 0, **options.pop("settings", {})}
+    if isinstance(blocks, keras.Model):
+        give, cuts = trgl.GreedyModel.from_model, options.pop("cuts", 1)
+    else:
+        give, cuts = trgl.GreedyModel.from_blocks, options.pop("sizes", [len(blocks)])
+    model = give(blocks, cuts, trgl.heads.LinearHead(3), **settings)
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -99,18 +171,30 @@ CASES = {
     "masks": lambda: (masked, {"data": (TOKENS, Y)}),
     "eager": lambda: (closed_form, {"run_eagerly": True}),
     "in parts": lambda: (closed_form, {"micro_batches": 3}),
+    "brought transformer": lambda: (brought_transformer, {"data": (TOKENS, Y)}),
     "two stages, buffered": lambda: (
         closed_form,
         {"sizes": [2, 2], "regime": trgl.regimes.Buffered(capacity=1)},
     ),
+    "brought CNN": lambda: (brought_cnn, {}),
+    "brought CNN, eager": lambda: (brought_cnn, {"run_eagerly": True}),
+    "brought CNN, two stages": lambda: (brought_cnn, {"cuts": 2}),
+    "brought CNN, copied": lambda: (brought_cnn, {"settings": {"share": False}}),
+    "brought CNN, in parts": lambda: (brought_cnn, {"micro_batches": 3}),
+    "brought chains": lambda: (brought_chain, {}),
+    "brought distances": lambda: (brought_plain, {"settings": {"on_no_residual": "distance"}}),
+    "brought, layers called twice": lambda: (brought_twice, {}),
+    "brought, mixed_float16": lambda: (brought_cnn, {"policy": "mixed_float16"}),
     "mixed_float16": lambda: (found_again, {"policy": "mixed_float16"}),
     "mixed_bfloat16": lambda: (closed_form, {"policy": "mixed_bfloat16"}),
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
-    ("case", "remat"), [("closed form", 2), ("closed form", 3), *((one, True) for one in CASES)]
+    ("case", "remat"),
+    [(one, 2) for one in ("closed form", "brought CNN", "brought transformer")]
+    + [("closed form", 3), *((one, True) for one in CASES)],
 )
 def test_losses_and_states_are_those_without(case, remat):
     make, options = CASES[case]()
@@ -192,13 +276,13 @@ def test_another_length_is_refused(remat, kind, said):
         trained(found_again, remat)
 
 
-def test_fewer_tensors_are_read_by_the_backward_pass():
+@pytest.mark.parametrize(
+    "make", [found_again, lambda: split_model(brought_cnn(), 1).stages[0].blocks]
+)
+def test_fewer_tensors_are_read_by_the_backward_pass(make):
     """The blocks' inner tensors are made anew: nothing but their inputs is kept."""
-    from keras_trgl.layers.stage import run_blocks
-    from keras_trgl.training.remat import Remat
-
     keras.utils.set_random_seed(0)
-    blocks = found_again()
+    blocks = make()
     x = tf.constant(X)
     run_blocks(blocks, x, None)
     weights = [v.value for block in blocks for v in block.trainable_variables]

@@ -1,0 +1,147 @@
+"""What a comparison is of: methods, network, data, recipe, budget. All is checked at the door."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+from keras_trgl import architectures, datasets, heads, splitting
+from keras_trgl.checks import check_choice, check_integer, check_positive
+from keras_trgl.compare.spaces import Range, check_method
+
+BLOCK_NETS: dict[str, Callable[..., Any]] = {
+    "resnet50": architectures.resnet50,
+    "resnet101": architectures.resnet101,
+    "resnet152": architectures.resnet152,
+    "blockwise_resnet": architectures.blockwise_resnet,
+}
+DATASETS = (
+    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "tiny_imagenet"),
+    "folder",
+)
+HELD_OUT = 0.2
+"""Share of the training images that choices are made on."""
+
+CHOICE_SEED = 1000
+"""Seed of weights, order and held-out images of all choices; reported seeds begin at 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared.
+
+    Attributes:
+        methods: tuple of names; the others are compared with the first.
+        network: `"resnetN"` with N = 6n + 2, `"resnet50"`, `101`, `152`, `"vggN"`, or
+            `"blockwise_resnet"`.
+        dataset: as in `datasets.load`.
+        data_dir: as in `datasets.load`.
+        image_size: side that images of a folder are resized to, in pixels, or 0 for their own.
+        limit: training images that are drawn, or 0 for all.
+        stages: K.
+        split: `"depth"` or `"memory"`.
+        seeds: number of reported seeds.
+        epochs: of every training.
+        trials: of every method.
+        batch_size: examples.
+        low_rate: lowest first rate that is tried.
+        high_rate: highest first rate that is tried.
+        weight_decay: coupled, of blocks and `ConvHead`.
+        smoothing: share of the labels that is spread over all classes.
+        augment: whether to crop and flip as the data set has it.
+    """
+
+    methods: tuple[str, ...]
+    network: str = "resnet20"
+    dataset: str = "digits"
+    data_dir: str | None = None
+    image_size: int = 0
+    limit: int = 0
+    stages: int = 4
+    split: str = "depth"
+    seeds: int = 3
+    epochs: int = 10
+    trials: int = 3
+    batch_size: int = 32
+    low_rate: float = 0.003
+    high_rate: float = 0.1
+    weight_decay: float = 1e-4
+    smoothing: float = 0.0
+    augment: bool = True
+
+    def check(self) -> None:
+        """Raise unless all of it can be asked for.
+
+        Raises:
+            ValueError: a number out of range, another word, a method twice.
+        """
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                "`--methods` must be different ones, at least one. Received: "
+                f"{', '.join(self.methods) or 'none'}."
+            )
+        for name in self.methods:
+            check_method(name)
+        for name in ("stages", "seeds", "epochs", "trials", "batch_size"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("limit", "image_size"):
+            check_integer(name, getattr(self, name), 0)
+        for name in ("low_rate", "high_rate"):
+            check_positive(name, getattr(self, name))
+        if self.low_rate > self.high_rate:
+            raise ValueError(
+                "`--rates` must be the lowest and the highest. Received: "
+                f"{self.low_rate:g},{self.high_rate:g}."
+            )
+        for name in ("weight_decay", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be at least 0 and below 1. Received: {getattr(self, name)}."
+                )
+        check_choice("split", self.split, ("depth", "memory"))
+        check_choice("dataset", self.dataset, DATASETS)
+        _builder(self.network)
+
+    @property
+    def rates(self) -> Range:
+        """The range of first rates."""
+        return Range(self.low_rate, self.high_rate)
+
+    def load(self) -> Any:
+        """Load the data."""
+        side = self.image_size
+        more: dict[str, Any] = {"image_size": (side, side)} if side else {}
+        data = datasets.load(self.dataset, data_dir=self.data_dir, **more)
+        return data.subset(self.limit) if self.limit else data
+
+    def blocks(self, shape: tuple[int, int, int]) -> list[Any]:
+        """Give new blocks for images of a shape."""
+        return _builder(self.network)(input_shape=shape, weight_decay=self.weight_decay)
+
+    def head(self, classes: int) -> Any:
+        """Give the head that methods without heads of their own have."""
+        return heads.ConvHead(classes, weight_decay=self.weight_decay)
+
+    def stage_sizes(self, blocks: list[Any], classes: int) -> list[int]:
+        """Give the sizes of the stages, the same for all methods."""
+        if self.split == "memory":
+            return splitting.by_memory(blocks, self.stages, head=self.head(classes))
+        return splitting.by_depth(blocks, self.stages)
+
+
+def _builder(network: str) -> Callable[..., list[Any]]:
+    """Give the function that makes a network's blocks.
+
+    Raises:
+        ValueError: no such network.
+    """
+    if network in BLOCK_NETS:
+        return BLOCK_NETS[network]
+    found = re.fullmatch(r"(resnet|vgg)(\d+)", network)
+    if not found:
+        raise ValueError(
+            "`--network` must be resnetN with N = 6n + 2, vgg11, vgg13, vgg16, vgg19, "
+            f"{', '.join(BLOCK_NETS)}. Received: {network!r}."
+        )
+    make = architectures.resnet if found[1] == "resnet" else architectures.vgg
+    return lambda **options: make(int(found[2]), **options)

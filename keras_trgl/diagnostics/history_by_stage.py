@@ -1,0 +1,54 @@
+"""What training logged of every stage, epoch by epoch."""
+
+from typing import Any
+
+from keras_trgl.diagnostics.depth_table import DepthTable, column
+from keras_trgl.plot.history import by_quantity, logged
+from keras_trgl.registration import public
+
+
+@public
+def history_by_stage(history: Any) -> DepthTable:
+    """Give the stages' entries of a history, a row per epoch, sorted by what they are.
+
+    Args:
+        history: `keras.callbacks.History` that `fit` gave, or its dict of name to a list with a
+            number per epoch.
+
+    Returns:
+        `DepthTable` with a column per `stage_k_…` and `val_stage_k_…`, NaN where a stage did not
+        train.
+
+    Raises:
+        TypeError: it is no history.
+        ValueError: no stage is in it.
+
+    Example:
+        >>> from keras_trgl.diagnostics import history_by_stage
+        >>> logs = {"loss": [1.0, 0.5], "stage_2_loss": [1.0, 0.5], "stage_1_loss": [2.0, 1.0]}
+        >>> print(history_by_stage(logs))
+        history by stage
+        epoch  stage_1_loss  stage_2_loss
+        1            2.0000        1.0000
+        2            1.0000        0.5000
+    """
+    logs = logged(history)
+    groups = by_quantity(logs)
+    names = [name for entries in groups.values() for name in entries.values()]
+    units = {
+        name: quantity.replace("_", " ")
+        for quantity, entries in groups.items()
+        for name in entries.values()
+    }
+    epochs = max(len(logs[name]) for name in names)
+    nothing = [float("nan")] * epochs
+    model = getattr(getattr(history, "model", None), "name", None)
+    return DepthTable(
+        "history by stage",
+        tuple(range(1, epochs + 1)),
+        # What is not logged from the first epoch on is that of the last ones.
+        {name: column([*nothing, *logs[name]][-epochs:]) for name in names},
+        units,
+        {} if model is None else {"model": model},
+        index_name="epoch",
+    )

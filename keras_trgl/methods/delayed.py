@@ -1,0 +1,49 @@
+"""Methods without heads below the last stage, whose gradients come late."""
+
+from keras_trgl.methods.method import LocalMethod
+from keras_trgl.types import StagePlace
+
+
+class DelayedMethod(LocalMethod):
+    """All stages minimise the last head's loss, each by a gradient that is some steps old.
+
+    A step of its own trains them, under `Parallel()`. What is in flight between stages belongs to
+    a run: it crosses epochs, is in its backup, and is dropped at the end of `fit`. Until the first
+    gradient has come down to it a stage makes no step: its optimizer counts none, and neither
+    momentum nor weight decay act. What layers add by themselves, such as weight decay, is part of
+    the objective, as in Keras.
+
+    Attributes:
+        replays: bool. Whether stages run forward once more, by what came in and the weights of
+            now, when their gradient comes; else gradients of the batch's own weights are kept.
+    """
+
+    loss_names = ()
+    replays = False
+
+    def stage_predicts(self, stage: StagePlace) -> bool:
+        """Say that the last stage alone has a head."""
+        return stage.is_last
+
+    def rate_factor(self, stage: StagePlace) -> float:
+        """Give what a stage's learning rate is multiplied by.
+
+        Args:
+            stage: `StagePlace`, of which the depth and K count.
+
+        Returns:
+            float > 0. Defaults to `1.0`.
+        """
+        del stage
+        return 1.0
+
+    def staleness(self, stage: StagePlace) -> int:
+        """Give the steps between a batch's way through a stage and the update by it, Δ_k = K − k.
+
+        Args:
+            stage: `StagePlace`, of which the depth and K count.
+
+        Returns:
+            int ≥ 0, steps; 0 for the last stage.
+        """
+        return stage.num_stages - stage.depth

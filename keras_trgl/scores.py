@@ -1,0 +1,116 @@
+"""How good predictions and their confidence are: plain numbers from NumPy arrays."""
+
+from typing import Any
+
+import numpy as np
+
+BINS = 15
+"""Bins of confidence, of equal width, of the expected calibration error (Guo et al. 2017)."""
+
+
+def class_probabilities(predictions: Any, kind: str) -> Any:
+    """Give the probability of every class; one unit is a class against none.
+
+    Args:
+        predictions: float array, `(examples, units)`.
+        kind: `"logits"` or `"probabilities"`.
+
+    Returns:
+        float64 array, `(examples, classes)`, with two classes for one unit.
+    """
+    values = np.asarray(predictions, np.float64)
+    if values.shape[1] == 1:
+        if kind == "logits":
+            # The larger of 0 and the logit is taken off, so that nothing overflows.
+            values = np.concatenate([np.zeros_like(values), values], 1)
+        else:
+            return np.concatenate([1.0 - values, values], 1)
+    if kind == "probabilities":
+        return values
+    shifted = np.exp(values - values.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def calibration_error(probabilities: Any, labels: Any, bins: int = BINS) -> float:
+    """Give the expected calibration error: Σ_bins share·|accuracy − mean confidence|.
+
+    Args:
+        probabilities: float array, `(examples, classes)`.
+        labels: int array, `(examples,)`.
+        bins: int ≥ 1. Bins of equal width over [0, 1], each open at its left. Defaults to `15`.
+
+    Returns:
+        float, 0 to 1.
+    """
+    sure = probabilities.max(1)
+    right = probabilities.argmax(1) == labels
+    edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    places = np.digitize(sure, edges, right=True)
+    gaps = np.bincount(places, right - sure, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier(probabilities: Any, labels: Any) -> float:
+    """Give the Brier score: mean of the squared distance to the one-hot label, 0 to 2.
+
+    Args:
+        probabilities: float array, `(examples, classes)`.
+        labels: int array, `(examples,)`.
+    """
+    wanted = np.eye(probabilities.shape[1])[labels]
+    return float(np.square(probabilities - wanted).sum(1).mean())
+
+
+def log_loss(probabilities: Any, labels: Any) -> float:
+    """Give the mean negative log-likelihood of the labels, in nats.
+
+    Args:
+        probabilities: float array, `(examples, classes)`.
+        labels: int array, `(examples,)`.
+    """
+    of_labels = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_labels, np.finfo(np.float64).tiny)).mean())
+
+
+def auroc(scores: Any, events: Any) -> float:
+    """Give the probability that a row with the event scores higher than one without.
+
+    Equal scores count half.
+
+    Args:
+        scores: float array, `(examples,)`.
+        events: bool array, `(examples,)`.
+
+    Returns:
+        float, 0 to 1; NaN where all rows or none have the event.
+    """
+    with_event = int(events.sum())
+    without = len(events) - with_event
+    if not with_event or not without:
+        return float("nan")
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    # The mean rank of each value, from 1.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    above = ranks[events].sum() - with_event * (with_event + 1) / 2
+    return float(above / (with_event * without))
+
+
+def class_indices(y: Any) -> Any:
+    """Give `(examples,)` class indices from indices, of one or two axes, or from one-hot rows.
+
+    Args:
+        y: array.
+    """
+    y = np.asarray(y)
+    return y.argmax(-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+
+
+def mean_of_numbers(values: Any) -> float:
+    """Give the mean of those that are no NaN; NaN where there are none.
+
+    Args:
+        values: float array, `(examples,)`.
+    """
+    kept = np.asarray(values, np.float64)
+    kept = kept[~np.isnan(kept)]
+    return float(kept.mean()) if len(kept) else float("nan")
