@@ -2,9 +2,10 @@
 
 `python benchmarks/frontier/run.py --json` trains ResNet-110 at batch 64, and at batch 1 on 256x256
 images, where accumulation has nothing left, through `fit`. Each way runs in fresh processes: the
-allocator's peak in one, its step time in another, in which steps take turns with end-to-end
-training's. Settings that the results file has already are passed over, so a run that was ended
-goes on; `--full` adds a small Swin and more stages.
+allocator's peak in some, its step time in another, in which steps take turns with end-to-end
+training's; at last the largest image that trains within 1 GiB. What the results file has already
+is passed over, so a run that was ended goes on; `--parts=bytes` leaves times for a quiet machine,
+`--full` adds a small Swin and more stages.
 """
 
 import json
@@ -24,13 +25,15 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
 flags.DEFINE_bool("full", False, "Measure the settings that take hours, too.")
-flags.DEFINE_integer("runs", 3, "Fresh processes per setting for its bytes.", lower_bound=1)
-flags.DEFINE_integer("pairs", 8, "Pairs of steps per setting for its time.", lower_bound=2)
+flags.DEFINE_integer("runs", 2, "Fresh processes per setting for its bytes.", lower_bound=1)
+flags.DEFINE_integer("pairs", 6, "Pairs of steps per setting for its time.", lower_bound=2)
 flags.DEFINE_integer("depth", 110, "Depth of the ResNet, 6n + 2.")
 flags.DEFINE_integer("batch", 64, "Batch size of the networks on small images.")
 flags.DEFINE_integer("side", 256, "Side of the images at batch 1, in pixels.")
 flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
 flags.DEFINE_list("only", [], "Measure these settings alone, `NETWORK.SETTING`.")
+flags.DEFINE_list("parts", ["bytes", "time", "side"], "What to measure.")
+flags.DEFINE_bool("report", False, "Rewrite tables and pictures from the file; measure nothing.")
 flags.DEFINE_string("network", "resnet", "Network of the setting that this process measures.")
 flags.DEFINE_string("setting", "", "Measure this one setting in this process.")
 flags.DEFINE_enum("measure", "bytes", ["bytes", "time"], "What this process measures.")
@@ -60,8 +63,18 @@ MORE = {
     "trgl_k8_memory": ("trgl", 8, "memory", {}),
     "vangl_k16_memory": ("vangl", 16, "memory", {}),
 }
-BATCH_1 = ("end_to_end", "end_to_end_remat", "trgl_k4_memory", "trgl_k16_memory")
+BATCH_1 = (
+    *("end_to_end", "end_to_end_remat", "trgl_k4_memory", "trgl_k16_memory"),
+    *("trgl_k4_memory_remat", "trgl_k16_memory_remat"),
+)
 """What is measured where a batch is one image."""
+
+SIDES = ("end_to_end", "end_to_end_remat", "trgl_k4_memory", "trgl_k16_memory")
+"""Of which the largest image within `LIMIT` is looked for."""
+
+LIMIT = 2**30
+STEP = 32
+"""Of image sides, in pixels."""
 
 
 def plan():
@@ -128,6 +141,35 @@ def peak_bytes(name, setting):
     return {"peak_bytes": trgl.measure_peak(lambda: model.fit(data, verbose=0)), "sizes": sizes}
 
 
+def largest_side(setting):
+    """Give the largest side, a multiple of 32 pixels, whose peak at batch 1 is within the limit.
+
+    Bytes grow nearly as the area: a line through two measurements says where to look next.
+    """
+    peaks = {}
+
+    def peak(side):
+        if side not in peaks:
+            peaks[side] = in_process("batch_1", setting, "bytes", side=side)["peak_bytes"]
+            print(f"side {side}: {setting} {peaks[side] / 2**20:.0f} MiB", flush=True)
+        return peaks[side]
+
+    low, high = 256, 384
+    peak(low), peak(high)
+    while True:
+        slope = (peaks[high] - peaks[low]) / (high**2 - low**2)
+        guess = ((LIMIT - peaks[low]) / slope + low**2) ** 0.5
+        side = int(guess // STEP) * STEP
+        fits = [one for one in peaks if peaks[one] <= LIMIT]
+        breaks = [one for one in peaks if peaks[one] > LIMIT]
+        if breaks and max(fits) + STEP >= min(breaks):
+            return {"side": max(fits), "peaks": {str(one): peaks[one] for one in sorted(peaks)}}
+        side = max(side, max(fits) + STEP)
+        side = min([side, *(one - STEP for one in breaks)])
+        peak(side)
+        low, high = sorted(peaks)[-2:]
+
+
 def step_ratios(name, setting):
     """Give the times of an update over end-to-end training's, pair by pair."""
     import keras
@@ -161,10 +203,11 @@ def step_ratios(name, setting):
     return {"ratios": ratios}
 
 
-def in_process(name, setting, what):
+def in_process(name, setting, what, **changed):
     """Measure in a fresh process."""
     command = [sys.executable, __file__, f"--network={name}", f"--setting={setting}"]
-    command += [f"--{flag}={FLAGS[flag].value}" for flag in ("depth", "batch", "side", "pairs")]
+    flags_of = {flag: FLAGS[flag].value for flag in ("depth", "batch", "side", "pairs")} | changed
+    command += [f"--{flag}={value}" for flag, value in flags_of.items()]
     done = subprocess.run([*command, f"--measure={what}"], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{name}.{setting}, {what}: {done.stderr[-2000:]}")
@@ -181,24 +224,25 @@ def interval(ratios):
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
-def measured(name, setting):
-    """Give one setting's row: bytes, their spread, and the ratio of times."""
+def bytes_of(name, setting):
+    """Give one setting's bytes, and their spread."""
     runs = [in_process(name, setting, "bytes") for _ in range(FLAGS.runs)]
     peaks = [run["peak_bytes"] for run in runs]
     median = int(statistics.median(peaks))
-    row = {
-        "peak_bytes": median,
-        "spread": (max(peaks) - min(peaks)) / median,
-        "stage_sizes": runs[0]["sizes"],
-    }
-    if setting != "end_to_end":
-        row["time"] = interval(in_process(name, setting, "time")["ratios"])
-    return row
+    spread = (max(peaks) - min(peaks)) / median
+    return {"peak_bytes": median, "spread": spread, "stage_sizes": runs[0]["sizes"]}
 
 
-def report_of(rows):
-    """Give what is saved and what it takes, by network and setting."""
+def time_of(name, setting):
+    """Give the interval of one setting's time."""
+    return {"time": interval(in_process(name, setting, "time")["ratios"])}
+
+
+def report_of(known):
+    """Give what is saved and what it takes, by network and setting, and the largest sides."""
+    rows = {key: row for key, row in known["rows"].items() if "peak_bytes" in row}
     report = {"saved": {}, "time": {}, "batch_1": {"saved": {}, "time": {}}}
+    report["largest_side"] = {setting: found["side"] for setting, found in known["sides"].items()}
     for key, row in rows.items():
         name, setting = key.split(".")
         base = rows.get(f"{name}.end_to_end")
@@ -206,12 +250,37 @@ def report_of(rows):
             continue
         into = report if name == "resnet" else report.setdefault(name, {"saved": {}, "time": {}})
         into["saved"][setting] = 1.0 - row["peak_bytes"] / base["peak_bytes"]
-        into["time"][setting] = row.get("time", {}).get("median", 1.0)
+        into["time"][setting] = row.get("time", {"median": None}).get("median")
     return report
 
 
+def measure_all(known, save):
+    """Measure what is asked for and not there yet, part by part.
+
+    Args:
+        known: dict of rows and sides, which is filled.
+        save: function without arguments, called when there is something new.
+    """
+    rows = known["rows"]
+    for part, of in (("bytes", bytes_of), ("time", time_of)):
+        for name, setting in plan() if part in FLAGS.parts else ():
+            row = rows.setdefault(f"{name}.{setting}", {})
+            if ("peak_bytes" if part == "bytes" else "time") in row:
+                continue
+            if part == "time" and setting == "end_to_end":
+                continue
+            row.update(of(name, setting))
+            shown = {key: value for key, value in row.items() if key != "stage_sizes"}
+            print(f"{name}.{setting}: {json.dumps(shown)}", flush=True)
+            save()
+    for setting in SIDES if "side" in FLAGS.parts else ():
+        if setting not in known["sides"]:
+            known["sides"][setting] = largest_side(setting)
+            save()
+
+
 def main(argv):
-    """Measure all settings that are not there yet, or one in this process."""
+    """Measure all that is not there yet, or one setting in this process."""
     del argv
     if FLAGS.setting:
         measure = peak_bytes if FLAGS.measure == "bytes" else step_ratios
@@ -220,22 +289,17 @@ def main(argv):
     path = pathlib.Path(FLAGS.results or pathlib.Path(__file__).with_name("results.json"))
     setup = {flag: FLAGS[flag].value for flag in ("depth", "batch", "side", "runs", "pairs")}
     known = json.loads(path.read_text()) if path.is_file() else {}
-    # Figures of other settings are not continued, but replaced.
-    rows = known["rows"] if known.get("setup") == setup else {}
-    for name, setting in plan():
-        key = f"{name}.{setting}"
-        if key in rows:
-            continue
-        rows[key] = row = measured(name, setting)
-        ratio = row.get("time", {"median": 1.0, "low": 1.0, "high": 1.0})
-        print(
-            f"{key:38} {row['peak_bytes'] / 2**20:7.1f} MiB  spread {row['spread']:5.1%}  time "
-            f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
-            flush=True,
-        )
+    if not FLAGS.report and known.get("setup") != setup:
+        # Figures of other settings are not continued, but replaced.
+        known = {"setup": setup, "rows": {}, "sides": {}}
+
+    def save():
         if FLAGS.json:
-            path.write_text(json.dumps({"setup": setup, "rows": rows}, indent=2) + "\n")
-    print(json.dumps(report_of(rows)))
+            path.write_text(json.dumps(known, indent=2) + "\n")
+
+    if not FLAGS.report:
+        measure_all(known, save)
+    print(json.dumps(report_of(known)))
 
 
 if __name__ == "__main__":
