@@ -109,11 +109,14 @@ MISTAKES = {
         lambda: from_blocks(blocks(), [2, 2], LinearHead(3)),
         "must sum to the number of blocks, 2",
     ),
-    "by_memory of a model": (
+    "by_memory of what is cut": (
         lambda: trgl.splitting.by_memory(model(), 3),
-        "`blocks` must be a list of layers. Received: a GreedyModel",
+        "of type GreedyModel, which is cut into stages",
     ),
-    "by_time of a model": (lambda: trgl.splitting.by_time(model(), 3), "a GreedyModel"),
+    "by_time of what is cut": (
+        lambda: trgl.splitting.by_time(model(), 3),
+        "of type GreedyModel, which is cut into stages",
+    ),
     "by_depth of a number": (lambda: trgl.splitting.by_depth(4, 2), "blocks=4"),
     "more stages than blocks": (
         lambda: trgl.splitting.by_depth(blocks(), 3),
