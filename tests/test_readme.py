@@ -21,7 +21,8 @@ def with_blocks():
     """Give pages that have blocks; those of the gallery train for minutes."""
     for path in TEXTS:
         if BLOCK.search(path.read_text(encoding="utf-8")):
-            marks = [pytest.mark.long] if path.parent.name == "gallery" else []
+            is_long = path.parent.name == "gallery" or path.name == "diagnose.md"
+            marks = [pytest.mark.long] if is_long else []
             yield pytest.param(path, id=name_of(path), marks=marks)
 
 

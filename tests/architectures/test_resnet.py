@@ -111,6 +111,7 @@ def test_an_odd_width_is_refused():
         blockwise_resnet((8, 8, 3), width=33)
 
 
+@pytest.mark.long
 def test_energy_at_the_start_is_near_the_number_of_blocks_for_every_tau():
     # methods 9 K: a branch that ends in batch normalization has mean(r²) ≈ 1.
     x = np.random.default_rng(0).normal(size=(64, 16, 16, 3)).astype("float32")

@@ -74,6 +74,7 @@ def found_by(strategy, seed=0):
     return sedona(blocks, *planted_data(), 2, LinearHead(2), HEADS, strategy, seed=seed, verbose=0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_planted_split_and_head_are_found(name):
     found = found_by(STRATEGIES[name])
