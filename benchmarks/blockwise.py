@@ -34,15 +34,20 @@ flags.DEFINE_bool("fresh", False, "Train again what is in the work folder alread
 flags.DEFINE_string("work_dir", "runs/blockwise", "Folder with a JSON of every finished training.")
 flags.DEFINE_integer("jobs", 2, "Trainings side by side, one thread each.", lower_bound=1)
 flags.DEFINE_string("dataset", "fashion_mnist", "Data set.")
+flags.DEFINE_string("data_dir", "", "Folder of JPEG copies, train/<class> and test/<class>.")
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
 flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
 flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
 flags.DEFINE_integer("batch", 32, "Batch size.")
-flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from.")
-flags.DEFINE_list("taus", ["0.1", "1", "10", "100"], "Values of tau to choose from.")
+flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from; `REGIME:RATE` for one.")
+flags.DEFINE_enum("schedule", "cosine", ["cosine", "constant"], "How the rate of stages goes on.")
+flags.DEFINE_list(
+    "taus", ["0.1", "1", "10", "100"], "Values of tau to choose from; `A:B` is A in the first half."
+)
 flags.DEFINE_list("choice_seeds", ["100"], "Seeds of tau's choice, the first of the rate's.")
-flags.DEFINE_integer("choice_size", 1200, "Images of the choices, of which 20 % are held out.")
+flags.DEFINE_integer("choice_size", 1200, "Images of the choices, of which some are held out.")
+flags.DEFINE_float("held_out", HELD_OUT, "Share of them that is held out.")
 flags.DEFINE_list(
     "only", [], "These regimes alone, of sequential, multi_lap, parallel, end_to_end."
 )
@@ -53,8 +58,17 @@ def wanted(regime):
     return not FLAGS.only or regime in FLAGS.only
 
 
+def tau_of(text):
+    """Give tau as a float, or as text where the halves differ."""
+    return str(text) if ":" in str(text) else float(text)
+
+
 def settings(regime, method, seed, size, rate, tau=None, held_out=0.0):
     """Give what determines one training."""
+    # What is as it was has no word in the name of a finished training's file.
+    more = {"schedule": FLAGS.schedule} if FLAGS.schedule != "cosine" else {}
+    if FLAGS.data_dir:
+        more["data_dir"] = FLAGS.data_dir
     return {
         "dataset": FLAGS.dataset,
         "blocks": FLAGS.blocks,
@@ -62,19 +76,21 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0):
         "regime": regime,
         "laps": FLAGS.laps if regime == "multi_lap" else 1,
         "method": method,
-        "tau": None if tau is None else float(tau),
+        "tau": None if tau is None else tau_of(tau),
         "seed": int(seed),
         "size": int(size),
         "held_out": held_out,
         "epochs": FLAGS.epochs,
         "batch": FLAGS.batch,
         "rate": float(rate),
+        **more,
     }
 
 
 def file_of(setting):
     """Give the file of a training, named by its settings."""
-    words = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in setting.items()]
+    named = {key: value for key, value in setting.items() if key != "data_dir"}
+    words = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in named.items()]
     return pathlib.Path(FLAGS.work_dir) / ("_".join(words) + ".json")
 
 
@@ -117,11 +133,12 @@ def in_process(setting, file):
 def choose(regime, method, name, values, fixed):
     """Give the settings that a choice compares: every value, every seed of the choice."""
     seeds = FLAGS.choice_seeds[:1] if name == "rate" else FLAGS.choice_seeds
+    held_out = FLAGS.held_out
     return [
         settings(
-            regime, method, seed, FLAGS.choice_size, held_out=HELD_OUT, **{**fixed, name: value}
+            regime, method, seed, FLAGS.choice_size, held_out=held_out, **{**fixed, name: value}
         )
-        for value in map(float, values)
+        for value in map(tau_of, values)
         for seed in seeds
     ]
 
@@ -139,12 +156,25 @@ def compare(asked, results, name):
         part: {v: sum(one[part][-1] for one in runs) / len(runs) for v, runs in found.items()}
         for part in ("validation", "train")
     }
-    second = means["train"] if name == "rate" else {value: value for value in found}
+    second = means["train"] if name == "rate" else {value: weakest(value) for value in found}
     return {
         "chosen": max(found, key=lambda value: (means["validation"][value], second[value])),
         "validation_accuracy": {str(v): mean for v, mean in means["validation"].items()},
         "train_accuracy": {str(v): mean for v, mean in means["train"].items()},
     }
+
+
+def weakest(tau):
+    """Give the larger tau of the halves."""
+    return max(map(float, str(tau).split(":")))
+
+
+def rates_of(regime):
+    """Give the rates that a regime chooses from."""
+    own = [rate.split(":") for rate in FLAGS.rates if ":" in rate]
+    return [rate for name, rate in own if name == regime] or [
+        r for r in FLAGS.rates if ":" not in r
+    ]
 
 
 def make_choices(regimes):
@@ -155,10 +185,18 @@ def make_choices(regimes):
     tuned = [r for r in ("sequential", "parallel") if r in regimes]
     if "multi_lap" in regimes and "sequential" not in tuned:
         tuned.append("sequential")
-    asked = {r: choose(r, "vangl", "rate", FLAGS.rates, {}) for r in tuned}
+    methods = dict.fromkeys(tuned, "vangl")
     if "end_to_end" in regimes:
-        asked["end_to_end"] = choose("end_to_end", "end_to_end", "rate", FLAGS.rates, {})
+        methods["end_to_end"] = "end_to_end"
+    offers = {regime: rates_of(regime) for regime in methods}
+    # A rate that stands alone is given, not chosen.
+    asked = {
+        r: choose(r, method, "rate", offers[r], {})
+        for r, method in methods.items()
+        if len(offers[r]) > 1
+    }
     rates = _compared(asked, "rate")
+    rates |= {r: {"chosen": float(offers[r][0])} for r in methods if r not in asked}
     asked = {r: choose(r, "trgl", "tau", FLAGS.taus, {"rate": rates[r]["chosen"]}) for r in tuned}
     taus = _compared(asked, "tau")
     for found in (rates, taus):
@@ -184,7 +222,9 @@ def setup():
     return {
         **{name: getattr(FLAGS, name) for name in names},
         "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
-        "held_out": HELD_OUT,
+        "held_out": FLAGS.held_out,
+        "schedule": FLAGS.schedule,
+        "jpeg_copies": bool(FLAGS.data_dir),
     }
 
 
@@ -215,16 +255,22 @@ def rows(header, body):
 def choice_table(choices, name, label):
     """Give held-out and training accuracies of a choice; the chosen value is bold."""
     found = {r: c for r, c in choices[name].items() if r != "multi_lap"}
-    values = list(next(iter(found.values()))["validation_accuracy"])
+    offers = [c.get("validation_accuracy", [str(c["chosen"])]) for c in found.values()]
+    values = list(dict.fromkeys(value for offer in offers for value in offer))
     body = []
     for regime, choice in found.items():
         cells = []
         for value in values:
+            if value not in choice.get("validation_accuracy", {}):
+                given = "validation_accuracy" not in choice and tau_of(value) == choice["chosen"]
+                cells.append("given" if given else "")
+                continue
             held, seen = choice["validation_accuracy"][value], choice["train_accuracy"][value]
             cell = f"{100 * held:.1f} ({100 * seen:.1f})"
-            cells.append(f"**{cell}**" if float(value) == choice["chosen"] else cell)
+            cells.append(f"**{cell}**" if tau_of(value) == choice["chosen"] else cell)
         body.append([regime.replace("_", "-"), *cells])
-    return rows(["", *(f"{label} = {float(value):g}" for value in values)], body)
+    shown = [" then ".join(f"{float(part):g}" for part in value.split(":")) for value in values]
+    return rows(["", *(f"{label} = {value}" for value in shown)], body)
 
 
 def unfitted(last_accuracies):
@@ -250,6 +296,11 @@ def write_tables(path, tables):
     path.write_text(page, encoding="utf-8")
 
 
+def results_name():
+    """Give the name of the results' file."""
+    return "results.json" if FLAGS.dataset == "fashion_mnist" else f"{FLAGS.dataset}.json"
+
+
 def run(measure, tables, here):
     """Measure, or read what was measured; write results and tables as the flags say.
 
@@ -258,7 +309,7 @@ def run(measure, tables, here):
         tables: function of the report that gives the Markdown of every mark in the README.
         here: folder of the benchmark.
     """
-    path = here / "results.json"
+    path = here / results_name()
     if FLAGS.report:
         report = json.loads(path.read_text())
     else:
@@ -285,11 +336,15 @@ def make_model(setting, data):
     import keras_trgl as trgl
 
     epochs, regime = setting["epochs"], trgl.regimes.Parallel()
+    half = setting["blocks"] // 2
     if setting["regime"] == "sequential":
         regime = trgl.regimes.Sequential(epochs=epochs, cache="memory")
     elif setting["regime"] == "multi_lap":
         regime = trgl.regimes.MultiLap(epochs=epochs, num_laps=setting["laps"], cache="memory")
-    method = setting["method"]
+    method, tau = setting["method"], setting["tau"]
+    if isinstance(tau, str):
+        early, late = map(float, tau.split(":"))
+        tau = [early] * half + [late] * (setting["blocks"] - half)
     blocks = trgl.architectures.blockwise_resnet(
         data.input_shape, setting["blocks"], setting["width"], gain=0.05, weight_decay=1e-4
     )
@@ -297,16 +352,22 @@ def make_model(setting, data):
         blocks,
         [1] * len(blocks),
         trgl.heads.ConvHead(units=data.num_classes, gain=0.05, weight_decay=1e-4),
-        method=trgl.methods.TRGL(tau=setting["tau"]) if method == "trgl" else method,
+        method=trgl.methods.TRGL(tau=tau) if method == "trgl" else method,
         regime=regime,
         seed=setting["seed"],
     )
     # Every stage counts its own steps: each stage's rate falls over that stage's epochs.
     steps = epochs * -(-len(data.x_train) // setting["batch"])
+    rate = keras.optimizers.schedules.CosineDecay(setting["rate"], steps)
+    if setting.get("schedule") == "constant":
+        rate = setting["rate"]
+        if method == "end_to_end":
+            # The published steps, at the same shares of training.
+            places = [int(share * steps) for share in (0.4, 160 / 300, 200 / 300)]
+            rates = [rate * 0.2**n for n in range(4)]
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(places, rates)
     model.compile(
-        optimizer=keras.optimizers.SGD(
-            keras.optimizers.schedules.CosineDecay(setting["rate"], steps), momentum=0.9
-        ),
+        optimizer=keras.optimizers.SGD(rate, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -320,7 +381,9 @@ def train(setting):
     """
     import keras_trgl as trgl
 
-    data = trgl.datasets.load(setting["dataset"]).subset(setting["size"], seed=setting["seed"])
+    folder = setting.get("data_dir")
+    data = trgl.datasets.load("folder" if folder else setting["dataset"], data_dir=folder)
+    data = data.subset(setting["size"], seed=setting["seed"])
     if setting["held_out"]:
         data = data.hold_out(setting["held_out"], seed=setting["seed"])
     model = make_model(setting, data)

@@ -20,8 +20,9 @@ import blockwise
 FLAGS = flags.FLAGS
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of images, weights and order.")
 flags.DEFINE_integer("size", 1200, "Training images: 2 % of Fashion-MNIST.", lower_bound=10)
-flags.DEFINE_string("picture", "docs/early_overfitting.png", "Picture, from the top of the tree.")
+flags.DEFINE_string("picture", "", "Picture; the default is in docs, named by the data set.")
 
+FASHION = "fashion_mnist"
 PANELS = ("sequential", "parallel")
 COLORS = {"trgl": "#1b6ca8", "vangl": "#d1702a", "end_to_end": "#555555"}
 
@@ -118,6 +119,7 @@ def differences(report):
 def settings_lines(report):
     """Give the settings, and what did not go well."""
     setup, rates = report["setup"], report["choices"]["rate"]
+    copies = " (JPEG copies)" if setup.get("jpeg_copies") else ""
     chosen = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in rates.items())
     diverged = sum(
         note is not None
@@ -126,7 +128,7 @@ def settings_lines(report):
         for note in row["diverged"]
     )
     return (
-        f"{setup['dataset']}, {setup['size']} training images per seed, seeds "
+        f"{setup['dataset']}{copies}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
         f"then {2 * setup['width']}; {setup['epochs']} epochs (sequential: of every stage), batch "
         f"{setup['batch']}; first rates: {chosen}. Trainings stopped by a loss that was not "
@@ -137,7 +139,7 @@ def settings_lines(report):
 def tables(report):
     """Give the Markdown of every mark in the README."""
     choices = report["choices"]
-    return {
+    found = {
         "settings": settings_lines(report),
         "end_to_end": end_to_end_lines(report),
         "test": by_depth(report, "test_accuracy_by_depth"),
@@ -146,6 +148,8 @@ def tables(report):
         "rate": blockwise.choice_table(choices, "rate", "rate"),
         "tau": blockwise.choice_table(choices, "tau", "τ"),
     }
+    name = report["setup"]["dataset"]
+    return found if name == FASHION else {f"{name} {key}": table for key, table in found.items()}
 
 
 def draw(report, path):
@@ -197,7 +201,8 @@ def main(argv):
     del argv
     report = blockwise.run(measure, tables, HERE)
     if FLAGS.json or FLAGS.report:
-        draw(report, ROOT / FLAGS.picture)
+        own = "" if FLAGS.dataset == FASHION else f"_{FLAGS.dataset}"
+        draw(report, ROOT / (FLAGS.picture or f"docs/early_overfitting{own}.png"))
     blockwise.print_json(report)
 
 
