@@ -15,6 +15,7 @@ from absl import app, flags
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from labels import LABELS
 from PIL import Image
 
 FLAGS = flags.FLAGS
@@ -24,23 +25,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 FRONTIER = ROOT / "benchmarks" / "frontier" / "results.json"
 MEMORY = ROOT / "benchmarks" / "memory" / "results.json"
 PICTURE = ROOT / "docs" / "memory.png"
-
-LABELS = {
-    "end_to_end": "end-to-end",
-    "end_to_end_remat": "end-to-end, remat",
-    "end_to_end_accumulate_4": "end-to-end, accumulation over 4",
-    "end_to_end_accumulate_8": "end-to-end, accumulation over 8",
-    "vangl_k4_even": "VanGL, K = 4, equal depth",
-    "vangl_k4_memory": "VanGL, K = 4",
-    "trgl_k4_even": "TRGL, K = 4, equal depth",
-    "trgl_k4_memory": "TRGL, K = 4",
-    "trgl_k4_memory_remat": "TRGL, K = 4, remat",
-    "trgl_k4_memory_accumulate_4": "TRGL, K = 4, 4 parts",
-    "trgl_k16_even": "TRGL, K = 16, equal depth",
-    "trgl_k16_memory": "TRGL, K = 16",
-    "trgl_k16_memory_remat": "TRGL, K = 16, remat",
-    "trgl_k16_memory_accumulate_4": "TRGL, K = 16, 4 parts",
-}
 
 
 def panels():

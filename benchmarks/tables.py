@@ -10,6 +10,7 @@ import re
 import sys
 
 from absl import app, flags
+from labels import LABELS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("check", False, "Fail if a page is not up to date; write nothing.")
@@ -168,7 +169,31 @@ def plan():
     return rows([*header, "predicted over measured"], body)
 
 
+def frontier():
+    """Give bytes and time of every way to train that was measured."""
+    path = BENCHMARKS / "frontier" / "results.json"
+    if not path.is_file():
+        return "Not run yet."
+    found = json.loads(path.read_text())
+    setup, body = found["setup"], []
+    titles = {
+        "resnet": f"batch {setup['batch']}, 32x32",
+        "batch_1": f"batch 1, {setup['side']}x{setup['side']}",
+    }
+    for key, row in found["rows"].items():
+        network, setting = key.split(".")
+        base = found["rows"].get(f"{network}.end_to_end", {}).get("peak_bytes")
+        if base is None or "peak_bytes" not in row or network not in titles:
+            continue
+        time, peak = row.get("time"), row["peak_bytes"]
+        took = f"{time['median']:.2f} [{time['low']:.2f}, {time['high']:.2f}]" if time else ""
+        cells = [f"{peak / 2**20:.0f}", f"{1 - peak / base:.1%}", took]
+        body.append([titles[network], LABELS[setting], *cells])
+    return rows(["data", "training", "peak, MiB", "saved", "time of an update, ratio"], body)
+
+
 TABLES = {
+    "frontier": frontier,
     "digits": lambda: quickstart("digits"),
     "fashion_mnist": lambda: quickstart("fashion_mnist"),
     "memory": memory,
