@@ -160,7 +160,7 @@ def plan():
     for name, row in report.items():
         if "ratio" not in row:
             continue
-        network, share = name.rsplit("_", 1)
+        network, share = name.replace("_", ", ").rsplit(", ", 1)
         sizes, parts, remat = row["plan"]
         how = f"K = {len(sizes)}, m = {parts}" + (", remat" if remat else "")
         figures = [f"{row[side] / 2**20:.1f}" for side in ("budget", "predicted", "measured")]
