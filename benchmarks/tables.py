@@ -180,10 +180,11 @@ def frontier():
         "resnet": f"batch {setup['batch']}, 32x32",
         "batch_1": f"batch 1, {setup['side']}x{setup['side']}",
     }
-    for key, row in found["rows"].items():
-        network, setting = key.split(".")
+    order = [f"{network}.{setting}" for network in titles for setting in LABELS]
+    for key in (one for one in order if one in found["rows"]):
+        row, (network, setting) = found["rows"][key], key.split(".")
         base = found["rows"].get(f"{network}.end_to_end", {}).get("peak_bytes")
-        if base is None or "peak_bytes" not in row or network not in titles:
+        if base is None or "peak_bytes" not in row:
             continue
         time, peak = row.get("time"), row["peak_bytes"]
         took = f"{time['median']:.2f} [{time['low']:.2f}, {time['high']:.2f}]" if time else ""

@@ -25,7 +25,7 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
 flags.DEFINE_bool("full", False, "Measure the settings that take hours, too.")
-flags.DEFINE_integer("runs", 2, "Fresh processes per setting for its bytes.", lower_bound=1)
+flags.DEFINE_integer("runs", 1, "Fresh processes per setting for its bytes.", lower_bound=1)
 flags.DEFINE_integer("pairs", 6, "Pairs of steps per setting for its time.", lower_bound=2)
 flags.DEFINE_integer("depth", 110, "Depth of the ResNet, 6n + 2.")
 flags.DEFINE_integer("batch", 64, "Batch size of the networks on small images.")
