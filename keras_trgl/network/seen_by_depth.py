@@ -12,12 +12,13 @@ from keras_trgl.layers.masks import keeping_mask
 from keras_trgl.layers.stage import run_blocks
 from keras_trgl.network.door import Door
 from keras_trgl.network.no_head import NoHead
+from keras_trgl.network.passing import main
 from keras_trgl.types import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthStep:
-    """One depth's work on a batch.
+    """One depth's work on a batch; where several tensors cross, it shows the main one.
 
     Attributes:
         before: tensor, what the stage is called on.
@@ -64,9 +65,9 @@ def walk_of_stages(
             if not isinstance(head, NoHead):
 
                 def predict(head: Any = head, x: Any = x) -> Tensor:
-                    return keeping_mask(head, x)
+                    return keeping_mask(head, main(x))
 
-            yield DepthStep(before, x, predict, energy, data_format_of(blocks))
+            yield DepthStep(main(before), main(x), predict, energy, data_format_of(blocks))
 
     return walk
 

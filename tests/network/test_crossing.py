@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_trgl import GreedyModel
+from keras_trgl import GreedyModel, diagnostics
 from keras_trgl.distribute import StageParallelStrategy
 from keras_trgl.export import Inputs, Outputs, export_openvino, export_serving
 from keras_trgl.heads import LinearHead, NormHead
@@ -451,3 +451,13 @@ def test_data_that_lack_an_input_are_refused():
         network.predict({key: TEXT[key] for key in ("token_ids", "segment_ids")}, verbose=0)
     with pytest.raises(ValueError, match=r"'token_ids' must have the shape .*Received: \(8, 5\)"):
         network.predict({**TEXT, "token_ids": TOKENS[:, :5]}, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["cells", "unet"])
+def test_diagnostics_look_at_the_main_tensor(name):
+    _, network = cut(name)
+    rows = np.concatenate([IMAGES] * 2), np.arange(2 * ROWS) % CLASSES
+    found = diagnostics.calibration(network, rows).columns["accuracy"]
+    for accuracy, outputs in zip(found, network.predict_exits(rows[0], verbose=0), strict=True):
+        assert accuracy == pytest.approx((outputs.argmax(-1) == rows[1]).mean())
+    assert np.isfinite(list(diagnostics.similarity(network, rows[0]).columns.values())).all()
