@@ -25,10 +25,13 @@ def class_probabilities(predictions: Any, kind: str) -> Any:
             values = np.concatenate([np.zeros_like(values), values], 1)
         else:
             return np.concatenate([1.0 - values, values], 1)
-    if kind == "probabilities":
-        return values
-    shifted = np.exp(values - values.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+    return values if kind == "probabilities" else np.exp(log_softmax(values))
+
+
+def log_softmax(logits: Any) -> Any:
+    """Give logarithms of probabilities, `(examples, classes)`, of logits of as many classes."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def calibration_error(probabilities: Any, labels: Any, bins: int = BINS) -> float:

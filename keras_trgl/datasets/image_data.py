@@ -217,13 +217,14 @@ def rows_of(images: Any, places: Any) -> Any:
     return images.select(places) if hasattr(images, "select") else images[places]
 
 
-def stratified(labels: Any, fraction: float, seed: int) -> Any:
+def stratified(labels: Any, fraction: float, seed: int, least: int = 0) -> Any:
     """Draw the same share of every class, and leave at least one example of each.
 
     Args:
         labels: int array, `(examples,)`.
         fraction: float in (0, 1).
         seed: int ≥ 0.
+        least: int ≥ 0. Examples to draw of every class that has more. Defaults to `0`.
 
     Returns:
         bool array, `(examples,)`: which are drawn.
@@ -232,6 +233,6 @@ def stratified(labels: Any, fraction: float, seed: int) -> Any:
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         # One stays at least: a class without training images could not be learnt.
-        count = min(round(fraction * len(places)), len(places) - 1)
+        count = min(max(round(fraction * len(places)), least), len(places) - 1)
         drawn[rng.permutation(places)[:count]] = True
     return drawn

@@ -3,9 +3,9 @@
 from typing import Any
 
 from keras_trgl.diagnostics.depth_table import DepthTable, column
-from keras_trgl.diagnostics.seen import Seen, check_heads, check_predictions, see
+from keras_trgl.diagnostics.seen import Seen, check_heads, see
 from keras_trgl.registration import public
-from keras_trgl.scores import BINS, brier, calibration_error, class_probabilities, log_loss
+from keras_trgl.scores import BINS, brier, calibration_error, log_loss
 
 
 @public
@@ -76,12 +76,9 @@ def calibrated(seen: Seen, predictions: str = "logits") -> DepthTable:
         name: [] for name in ("accuracy", "confidence", "ece", "brier", "nll")
     }
     for depth in seen.depths:
-        given = seen.get("prediction", depth)
-        if given is None:
-            row: tuple[Any, ...] = (None,) * len(found)
-        else:
-            check_predictions(predictions, given)
-            chances = class_probabilities(given, predictions)
+        chances = seen.chances(depth, predictions)
+        row: tuple[Any, ...] = (None,) * len(found)
+        if chances is not None:
             row = (
                 (chances.argmax(1) == labels).mean(),
                 chances.max(1).mean(),

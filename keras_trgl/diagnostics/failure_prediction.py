@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.diagnostics.depth_table import DepthTable, column
-from keras_trgl.diagnostics.seen import Seen, check_heads, check_predictions, see
+from keras_trgl.diagnostics.seen import Seen, check_heads, see
 from keras_trgl.registration import public
-from keras_trgl.scores import auroc, class_probabilities
+from keras_trgl.scores import auroc
 
 
 @public
@@ -76,10 +76,8 @@ def predicted_failures(seen: Seen, predictions: str = "logits") -> DepthTable:
     right: dict[int, Any] = {}
     sure: dict[int, Any] = {}
     for depth in seen.depths:
-        given = seen.get("prediction", depth)
-        if given is not None:
-            check_predictions(predictions, given)
-            chances = class_probabilities(given, predictions)
+        chances = seen.chances(depth, predictions)
+        if chances is not None:
             right[depth], sure[depth] = chances.argmax(1) == labels, chances.max(1)
     found: dict[str, list[Any]] = {name: [] for name in ("right", "mends", "wrong", "mended")}
     for depth in seen.depths:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.checks import check_integer
+from keras_trgl.datasets.image_data import stratified
 from keras_trgl.network.door import the_one
 
 WAY_OUT = "Count classes from 0, as in training."
@@ -165,8 +166,5 @@ def held_out(labels: Any, fraction: float, seed: int) -> tuple[Any, Any]:
             "A probe tells classes apart, so there must be two at least. Received: labels of "
             f"class {', '.join(map(str, classes))} alone."
         )
-    rng, out = np.random.default_rng(seed), np.zeros(len(labels), bool)
-    for label in classes:
-        own = rng.permutation(np.flatnonzero(labels == label))
-        out[own[: min(max(round(fraction * len(own)), 1), len(own) - 1)]] = True
+    out = stratified(labels, fraction, seed, least=1)
     return np.flatnonzero(~out), np.flatnonzero(out)

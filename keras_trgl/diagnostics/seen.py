@@ -20,6 +20,7 @@ from keras_trgl.network.seen_by_depth import (
     pooled,
     walk_of_stages,
 )
+from keras_trgl.scores import class_probabilities
 
 DEPTH_OF_STAGES = "Depths count from 1 to the number of stages."
 
@@ -244,6 +245,22 @@ class Seen:
     def get(self, name: str, depth: int) -> Any:
         """Give an array, or `None` where the depth has no such thing."""
         return self.arrays.get(f"{name}_{depth}")
+
+    def chances(self, depth: int, predictions: str) -> Any:
+        """Give the head's probabilities, `(examples, classes)`, or `None` where there is no head.
+
+        Args:
+            depth: int, 1…K.
+            predictions: `"logits"` or `"probabilities"`: what the heads give.
+
+        Raises:
+            ValueError: they give the other.
+        """
+        given = self.get("prediction", depth)
+        if given is None:
+            return None
+        check_predictions(predictions, given)
+        return class_probabilities(given, predictions)
 
     def about(self, **more: Any) -> dict[str, Any]:
         """Give what a table says of where it comes from."""

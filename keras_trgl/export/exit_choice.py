@@ -24,6 +24,7 @@ from keras_trgl.network.truncate import AllExits
 from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
+from keras_trgl.scores import class_indices
 
 GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
 
@@ -210,8 +211,7 @@ def choose_exit(
     check_choice("predictions", predictions, ("logits", "probabilities"))
     check_one_input(model.stages, "`choose_exit`")
     x, labels = _rows(data)
-    if goal == "risk":
-        check_enough(len(parts(len(labels), calibration, True)[1]), bound, calibration.confidence)
+    _check_rows(len(labels), goal, bound, calibration)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
     found = AllExits(stages, heads, "exits").predict(x, verbose=0)
@@ -276,7 +276,19 @@ def choose_exit_from(
             f"{len(found)} arrays of {[len(one) for one in found]} rows, {len(labels)} labels, "
             f"{len(latency)} times."
         )
+    _check_rows(len(labels), goal, bound, calibration)
     return _choice(found, labels, latency, goal, bound, predictions, calibration)
+
+
+def _check_rows(count: int, goal: str, bound: float, calibration: Calibration) -> None:
+    """Raise where there are too few rows to fit on, to judge, or to show a bound.
+
+    Raises:
+        ValueError: there are.
+    """
+    judge = parts(count, calibration, goal == "risk")[1]
+    if goal == "risk":
+        check_enough(len(judge), bound, calibration.confidence)
 
 
 def _choice(
@@ -289,8 +301,6 @@ def _choice(
     calibration: Calibration,
 ) -> ExitChoice:
     fit, judge = parts(len(labels), calibration, goal == "risk")
-    if goal == "risk":
-        check_enough(len(judge), bound, calibration.confidence)
     temperatures = None
     if calibration.temperature:
         temperatures = tuple(fitted_temperature(o[fit], labels[fit], predictions) for o in found)
@@ -365,8 +375,7 @@ def _rows(data: Any) -> tuple[Any, Any]:
             "`data` must be a tuple (x, y) of held-out arrays. Received: "
             f"{type(data).__name__}. `ImageData.arrays('validation')` gives one."
         )
-    x, y = np.asarray(the_one(data[0])), np.asarray(the_one(data[1]))
-    labels = y.argmax(-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+    x, labels = np.asarray(the_one(data[0])), class_indices(the_one(data[1]))
     if len(x) != len(labels) or not len(x):
         raise ValueError(
             "`data` must hold as many labels as examples, at least one. Received: "

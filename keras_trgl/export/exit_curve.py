@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_trgl.export.exit_predictions import log_probabilities
 from keras_trgl.export.threshold_path import exits_of
+from keras_trgl.scores import class_probabilities
 
 
 def right_and_sure(found: Sequence[Any], labels: Any, kind: str) -> tuple[Any, Any]:
@@ -17,7 +17,7 @@ def right_and_sure(found: Sequence[Any], labels: Any, kind: str) -> tuple[Any, A
 
 def _sure(predictions: Any, kind: str) -> Any:
     """Give the probability of the likeliest class, `(rows,)`, in the type that is served."""
-    return np.exp(log_probabilities(predictions, kind).max(-1)).astype("float32")
+    return class_probabilities(predictions, kind).max(-1).astype("float32")
 
 
 def _classes(predictions: Any) -> Any:

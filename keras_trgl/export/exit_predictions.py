@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_trgl.scores import log_softmax
+
 LOW, HIGH = -4.0, 4.0
 """Of the logarithm of a temperature."""
 
@@ -46,11 +48,9 @@ def log_probabilities(predictions: Any, kind: str, temperature: float = 1.0) -> 
         temperature: float > 0. Defaults to `1.0`.
     """
     logits = np.asarray(predictions, "float64")
-    logits = (
-        np.log(np.maximum(logits, 1e-30)) if kind == "probabilities" else logits
-    ) / temperature
-    logits = logits - logits.max(-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    if kind == "probabilities":
+        logits = np.log(np.maximum(logits, 1e-30))
+    return log_softmax(logits / temperature)
 
 
 def fitted_temperature(predictions: Any, labels: Any, kind: str) -> float:
