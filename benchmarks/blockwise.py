@@ -9,7 +9,6 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
+from pages import rows, write_tables
 
 FLAGS = flags.FLAGS
 REGIMES = ("sequential", "multi_lap", "parallel")
@@ -246,12 +246,6 @@ def text(values, sign=""):
     return f"{mean:{sign}.2f}" + ("" if half != half else f" ± {half:.2f}")
 
 
-def rows(header, body):
-    """Give a Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def choice_table(choices, name, label):
     """Give held-out and training accuracies of a choice; the chosen value is bold."""
     found = {r: c for r, c in choices[name].items() if r != "multi_lap"}
@@ -283,17 +277,6 @@ def unfitted(last_accuracies):
         f"**{count} of {len(last_accuracies)} end-to-end trainings stay under "
         f"{100 * ENOUGH:.0f}% on their own training images** (lowest {100 * low:.1f}%)."
     )
-
-
-def write_tables(path, tables):
-    """Write tables between their marks in a README."""
-    page = path.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        mark = rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)"
-        page, found = re.subn(mark, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"{path} must have one place for the table {name}. Received: {found}.")
-    path.write_text(page, encoding="utf-8")
 
 
 def results_name():

@@ -11,6 +11,7 @@ import sys
 
 from absl import app, flags
 from labels import LABELS
+from pages import rows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("check", False, "Fail if a page is not up to date; write nothing.")
@@ -35,12 +36,6 @@ RATIOS = {
     "one_stage_vs_keras_fit": "one stage over `keras.Model.fit`",
     "same_vs_same": "the same over the same (noise)",
 }
-
-
-def rows(header, body):
-    """Give a Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def quickstart(name):

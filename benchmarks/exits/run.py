@@ -10,7 +10,6 @@ tables from `results.json`.
 import json
 import os
 import pathlib
-import re
 import sys
 import tempfile
 import time
@@ -23,6 +22,12 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_trgl as trgl
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from pages import rows, write_tables
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write results.json.")
@@ -46,8 +51,6 @@ flags.DEFINE_integer("rows", 300, "Test images timed one by one.", lower_bound=1
 flags.DEFINE_integer("repeats", 5, "Timings of each; their median counts.", lower_bound=1)
 flags.DEFINE_string("results", "", "File for the JSON; the default is beside this script.")
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[1]
 BATCHES = (1, 32)
 HELD_OUT = {"fashion_mnist": 1 / 12, "mnist": 1 / 12, "digits": 0.2}
 WAYS = {
@@ -304,12 +307,6 @@ def measure():
     }
 
 
-def markdown(header, body):
-    """Give a Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def tables(report):
     """Give the tables of the README."""
     exits = [
@@ -355,23 +352,11 @@ def tables(report):
         "the last depth's time."
     )
     return {
-        "exits": markdown(header, exits),
-        "ways": markdown(other, ways),
+        "exits": rows(header, exits),
+        "ways": rows(other, ways),
         "served": served,
         "bound": promise,
     }
-
-
-def write_tables(report):
-    """Write the tables between their marks in the README."""
-    path = HERE / "README.md"
-    page = path.read_text(encoding="utf-8")
-    for name, table in tables(report).items():
-        mark = rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)"
-        page, found = re.subn(mark, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"{path} must have one place for the table {name}. Received: {found}.")
-    path.write_text(page, encoding="utf-8")
 
 
 def main(argv):
@@ -379,7 +364,7 @@ def main(argv):
     del argv
     path = pathlib.Path(FLAGS.results or HERE / "results.json")
     if FLAGS.report:
-        write_tables(json.loads(path.read_text()))
+        write_tables(HERE / "README.md", tables(json.loads(path.read_text())))
         return
     report = measure()
     for name, table in tables(report).items():
@@ -389,7 +374,7 @@ def main(argv):
     if FLAGS.json:
         path.write_text(json.dumps(report, indent=2) + "\n")
         if not FLAGS.results:
-            write_tables(report)
+            write_tables(HERE / "README.md", tables(report))
         print(json.dumps({key: report[key] for key in ("exits", "confident", "end_to_end")}))
 
 

@@ -8,12 +8,17 @@ results.json alone. All trainings are by `python -m keras_trgl.compare`.
 
 import json
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 
 from absl import app, flags
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from pages import write_tables
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write results.json.")
@@ -33,8 +38,6 @@ flags.DEFINE_string("work_dir", "runs/methods", "Folder with a file of every fin
 flags.DEFINE_string("results", "", "Folder for results.json and README.md; the default is here.")
 flags.DEFINE_string("picture", "docs/methods.png", "Picture, from the top of the tree.")
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[1]
 ALL = (
     *("vangl", "trgl", "pred_sim", "dgl", "info_pro", "info_pro_l", "aug_local"),
     *("trgl+dgl", "trgl+info_pro", "end_to_end"),
@@ -83,12 +86,7 @@ def called(arguments):
 def show(folder, page):
     """Put the table into the README, and the picture where it belongs."""
     table = (folder / "table.md").read_text(encoding="utf-8").strip()
-    text = page.read_text(encoding="utf-8")
-    mark = r"(<!-- table: methods -->\n)(?:(?!<!--).)*(<!-- end -->)"
-    text, found = re.subn(mark, lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL)
-    if found != 1:
-        sys.exit(f"{page} must have one place for the table methods. Received: {found}.")
-    page.write_text(text, encoding="utf-8")
+    write_tables(page, {"methods": table})
     if FLAGS.picture:
         shutil.copyfile(folder / "picture.png", ROOT / FLAGS.picture)
 

@@ -196,20 +196,15 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "open": ("start of kernels",),
         "differs": ("decay is of the blocks, there of heads too",),
     },
-    "imagenet": {
-        "optimizer": ("SGD", {"momentum": 0.9}),
-        "schedule": ("constant", {"rate": 0.003}),
-        "batch_size": 256,
-        "epochs": 300,
-        "gain": 0.1,
-        "smoothing": 0.1,
-        "decay": 2e-4,
-        "padding": 0,
-        "open": ("optimizer, rates, epochs, batch size: those of CIFAR-100 stand in",),
-        "differs": ("images are resized to 224, there resized to 256 and cropped",),
-    },
 }
 """How a row was trained. `decay` is coupled, of blocks and, where they are `ConvHead`, heads."""
+
+TRAININGS["imagenet"] = {
+    **TRAININGS["trgl_cifar100"],
+    "padding": 0,
+    "open": ("optimizer, rates, epochs, batch size: those of CIFAR-100 stand in",),
+    "differs": ("images are resized to 224, there resized to 256 and cropped",),
+}
 
 # InfoPro's batch and rate on 32x32 images.
 TRAININGS["infopro_cifar"] = {
