@@ -56,23 +56,12 @@ def test_devices_change_nothing(options, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_cut_run_goes_on_bit_for_bit_with_what_was_in_flight(name, tmp_path):
-    class Cut(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.training_run.steps_done == 4:
-                raise RuntimeError("cut")
-
+def test_a_cut_run_goes_on_bit_for_bit_with_what_was_in_flight(name, whole_and_resumed):
     def fresh():
         return make(METHODS[name](), optimizer=keras.optimizers.Adam(0.01))
 
-    def backup():
-        return trgl.callbacks.BackupAndRestore(tmp_path, save_freq=1)
-
-    whole, resumed = fresh(), fresh()
-    logs = fit(whole)
-    with pytest.raises(RuntimeError, match="cut"):
-        fit(fresh(), callbacks=[Cut(), backup()])
-    assert fit(resumed, callbacks=[backup()]) == logs
+    (whole, logs), (resumed, resumed_logs) = whole_and_resumed(fresh, fit, 4)
+    assert resumed_logs == logs
     assert_equal(whole, resumed)
 
 

@@ -150,23 +150,11 @@ def test_devices_change_nothing(name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
-def test_a_cut_run_goes_on_bit_for_bit(name, tmp_path):
-    class Cut(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.training_run.steps_done == 3:
-                raise RuntimeError("cut")
-
+def test_a_cut_run_goes_on_bit_for_bit(name, whole_and_resumed):
     def fresh():
         return make(METHODS[name](), optimizer=keras.optimizers.Adam(0.01))
 
-    def backup():
-        return trgl.callbacks.BackupAndRestore(tmp_path, save_freq=1)
-
-    whole, resumed = fresh(), fresh()
-    fit(whole)
-    with pytest.raises(RuntimeError, match="cut"):
-        fit(fresh(), callbacks=[Cut(), backup()])
-    fit(resumed, callbacks=[backup()])
+    (whole, _), (resumed, _) = whole_and_resumed(fresh, fit, 3)
     assert_equal(whole, resumed)
 
 
