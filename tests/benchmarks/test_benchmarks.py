@@ -102,3 +102,18 @@ def test_a_ratio_is_that_of_the_same_round(load_script):
     seconds = {"one_core": [2.0, 4.0, 9.0], "skewed": [1.0, 4.0, 3.0]}
     wanted = {"skewed_vs_one_core": {"median": 2.0, "low": 1.0, "high": 3.0}}
     assert script.ratios(seconds) == wanted
+
+
+@pytest.mark.parametrize(
+    ("fixed", "per_pixel"), [(0, 9000.0), (5e7, 8600.0), (1e7, 1100.0), (3e8, 7000.0)]
+)
+def test_the_largest_image_is_the_last_that_fits(load_script, monkeypatch, fixed, per_pixel):
+    script = load_script(ROOT / "benchmarks" / "frontier" / "run.py")
+
+    def in_process(name, setting, what, side):
+        return {"peak_bytes": fixed + per_pixel * side**2 * (1.0 + 1e-4 * (side % 7))}
+
+    monkeypatch.setattr(script, "in_process", in_process)
+    found = script.largest_side("trgl_k4_memory")
+    assert found["peaks"][str(found["side"])] <= script.LIMIT
+    assert found["peaks"][str(found["side"] + script.STEP)] > script.LIMIT
