@@ -56,7 +56,7 @@ class StepTimes(keras.callbacks.Callback):
 
 
 def measure(settings: Settings, what: Measurement, data: Any) -> dict[str, Any]:
-    """Give the peak of training and the median time of a step, in this fresh process.
+    """Give the peak, predicted and measured, and the time of a step, in this fresh process.
 
     The data are a few batches, the same for all methods, so that the peak is the method's.
 
@@ -68,10 +68,16 @@ def measure(settings: Settings, what: Measurement, data: Any) -> dict[str, Any]:
     few = data.subset(min(BATCHES * settings.batch_size, len(data.y_train)))
     model = make_model(settings, Training(what.method, what.numbers, 0, "test", 1), few)
     stream = stream_of(settings, few, 0)
+    model.build((None, *few.input_shape))
+    *_, predicted = model.count_bytes(settings.batch_size)
     peak = measure_peak(lambda: model.fit(stream, epochs=1, verbose=0))
     times, epochs = StepTimes(), math.ceil(2 * STEPS / stream.steps_per_epoch)
     model.fit(stream, epochs=epochs, verbose=0, callbacks=[times])
-    return {"peak_bytes": peak, "step_seconds": interval(times.seconds[-STEPS:])}
+    return {
+        "peak_bytes": peak,
+        "predicted_bytes": predicted,
+        "step_seconds": interval(times.seconds[-STEPS:]),
+    }
 
 
 def interval(seconds: list[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ T_975 = (
 
 HEADER = (
     *("method", "chosen", "accuracy, %", "against the first", "depths 1…K, %", "peak, MiB"),
-    *("step, ms", "extra parameters", "extra KiB", "staleness"),
+    *("predicted, MiB", "step, ms", "extra parameters", "extra KiB", "staleness"),
 )
 
 
@@ -91,6 +91,11 @@ def text_of(found: Mapping[str, Any] | None, sign: str = "") -> str:
     return f"{100 * found['mean']:{sign}.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
 
 
+def mib(size: int | None) -> str:
+    """Give bytes in MiB, or a dash."""
+    return "-" if size is None else f"{size / 2**20:.1f}"
+
+
 def cells(report: Mapping[str, Any]) -> list[list[str]]:
     """Give the table's rows as texts."""
     body = []
@@ -104,7 +109,7 @@ def cells(report: Mapping[str, Any]) -> list[list[str]]:
                 text_of(row["accuracy"]),
                 text_of(row["against_the_first"], "+"),
                 " / ".join(depths),
-                f"{row['peak_bytes'] / 2**20:.1f}" if "peak_bytes" in row else "-",
+                *(mib(row.get(name)) for name in ("peak_bytes", "predicted_bytes")),
                 f"{1000 * step['median']:.1f}" if step else "-",
                 f"{row['extra_parameters']:,}",
                 f"{row['extra_bytes'] / 2**10:.1f}",

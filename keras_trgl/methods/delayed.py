@@ -1,6 +1,6 @@
 """Methods without heads below the last stage, whose gradients come late."""
 
-from keras_trgl.methods.method import LocalMethod
+from keras_trgl.methods.method import InFlight, LocalMethod
 from keras_trgl.types import StagePlace
 
 
@@ -20,6 +20,7 @@ class DelayedMethod(LocalMethod):
 
     loss_names = ()
     replays = False
+    spans_stages = True
 
     def stage_predicts(self, stage: StagePlace) -> bool:
         """Say that the last stage alone has a head."""
@@ -47,3 +48,11 @@ class DelayedMethod(LocalMethod):
             int ≥ 0, steps; 0 for the last stage.
         """
         return stage.num_stages - stage.depth
+
+    def in_flight(self, stage: StagePlace) -> InFlight:
+        """Say that inputs wait, and gradients for features, or gradients of weights."""
+        late = self.staleness(stage)
+        if not self.replays:
+            return InFlight(weights=late)
+        # Before the last stage trains those for the next step have come to all but the one below.
+        return InFlight(inputs=late, features=min(late, 2))

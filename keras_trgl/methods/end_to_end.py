@@ -18,4 +18,5 @@ class EndToEnd(LocalMethod):
     """
 
     cuts_gradient = False
+    spans_stages = True
     loss_names = ()

@@ -78,15 +78,33 @@ class StageBatch:
         return self.found_energy
 
 
+@dataclasses.dataclass(frozen=True)
+class InFlight:
+    """What of earlier batches waits at a stage between two steps, for predictions of memory.
+
+    Attributes:
+        inputs: int ≥ 0, batches of what comes in.
+        features: int ≥ 0, gradients for a batch of the stage's features.
+        weights: int ≥ 0, gradients of the stage's weights.
+    """
+
+    inputs: int = 0
+    features: int = 0
+    weights: int = 0
+
+
 class Method(Settled):
     """Says how stages are trained. Members are `LocalMethod` and `EndToEnd`.
 
     Attributes:
         cuts_gradient: bool. Whether each stage trains by itself. `False` trains all stages as
             one, by the last head.
+        spans_stages: bool. Whether one pass, forward and backward, goes through all stages, so
+            that the activations of all are there at once; predictions of memory ask.
     """
 
     cuts_gradient = True
+    spans_stages = False
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""
@@ -175,6 +193,18 @@ class LocalMethod(Method):
             Layer that takes the list of the blocks' energies, as `KineticEnergy`, or `None`.
         """
         del stage
+
+    def in_flight(self, stage: StagePlace) -> InFlight:
+        """Say what of earlier batches waits at a stage, for predictions of memory.
+
+        Args:
+            stage: `StagePlace`, of which the depth and K alone are known here.
+
+        Returns:
+            `InFlight`. Defaults to nothing.
+        """
+        del stage
+        return InFlight()
 
     def stage_losses(self, step: StageBatch) -> dict[str, Tensor]:
         """Give the terms of what a stage minimises.

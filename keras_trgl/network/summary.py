@@ -9,11 +9,13 @@ import keras
 from keras_trgl.checks import check_integer
 from keras_trgl.layers.chain import main_shape, output_shape
 from keras_trgl.layers.stage import residual_units
+from keras_trgl.network.ownership import method_layers
 from keras_trgl.network.part import Part
 from keras_trgl.network.pieces import pieces_of
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.recording import row_of
 from keras_trgl.splitting.network_bytes import NetworkBytes, WayToTrain
+from keras_trgl.types import Shape
 
 NUMBERS = ("blocks", "residuals", "output", "parameters", "trained")
 """Columns between a layer's name and what trains it."""
@@ -140,17 +142,25 @@ def counted_bytes(
         blocks = [pieces_of(own) for own in blocks]
     heads: list[Any] = []
     for part, own in zip(network.parts, blocks, strict=True):
-        heads += [*[None] * (len(own) - 1), part.head]
+        heads += [*[[]] * (len(own) - 1), _beside(network.method, part)]
     reduction = next((s.energy_reduction for s in network.stages if s.energy_reduction), None)
     optimizer = optimizers[0] if optimizers else None
     row, data = [block for own in blocks for block in own], main_shape(shape)[1:]
-    counted = NetworkBytes(row, heads, data, batch_size, optimizer, reduction)
+    method = network.method
+    counted = NetworkBytes(row, heads, data, batch_size, optimizer, reduction, method=method)
     way = WayToTrain(
         tuple(map(len, blocks)),
         settings.get("micro_batches", 1),
         int(remat) if remat else None,
     )
     return counted.stages(way), counted.standing(way), counted.total(way)
+
+
+def _beside(method: Any, part: Any) -> list[tuple[Any, Shape]]:
+    """Give a stage's head and its method's nets, each with the shape of what it takes."""
+    found = [(part.head, part.place.feature_shape)] if part.predicts else []
+    shapes = {name: shape for name, (_, shape) in method_layers(method, part.place).items()}
+    return [*found, *((layer, shapes[name]) for name, layer in part.layers.items())]
 
 
 def _mib(size: int) -> str:

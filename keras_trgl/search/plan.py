@@ -192,6 +192,7 @@ def plan(
         *(blocks, head, shape, batch_size, optimizer, reduction, dtype),
         in_turn=isinstance(regime, InTurn),
         verbose=verbose,
+        method=method,
     )
     stored = regime.capacity if isinstance(regime, Buffered) else 0
     is_model = units.is_model

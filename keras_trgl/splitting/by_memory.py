@@ -39,7 +39,7 @@ def by_memory(
         input_shape: tuple without the batch axis. `None` asks the first block, which blocks of
             `architectures` and models answer. Defaults to `None`.
         method: `LocalMethod` whose heads and nets are counted with the stages that get them, or
-            `None`; of a model's stages the head alone counts. Defaults to `None`.
+            `None`. Defaults to `None`.
 
     Returns:
         List of K ints that sum to the number of blocks.
@@ -60,7 +60,8 @@ def by_memory(
     check_layers(units.layers, head)
     data = data_shape(units.layers[0], units.shape if input_shape is None else input_shape)
     if units.is_model:
-        counted = NetworkBytes(units.layers, head, data, EXAMPLES, None, None, units.dtype)
+        options = (units.layers, head, data, EXAMPLES, None, None, units.dtype)
+        counted = NetworkBytes(*options, method=method)
         return min_max_partition(len(units), num_stages, counted.stage)
     costs = stage_bytes(units.layers, head, (None, *data), method, num_stages)
     return min_max_partition(len(units), num_stages, costs)

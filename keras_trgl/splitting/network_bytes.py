@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from keras_trgl.layers.chain import main_shape, output_shape, passes_several
-from keras_trgl.layers.copying import copy_layer
-from keras_trgl.layers.inner import follow_format
+from keras_trgl.methods.method import LocalMethod
 from keras_trgl.splitting.kinds import kind_of
 from keras_trgl.splitting.progress import Progress
+from keras_trgl.splitting.stage_bytes import beside
 from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, remade_slots, tensor_bytes
-from keras_trgl.types import Shape
+from keras_trgl.types import Shape, StagePlace
 
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
 """What updates make on their way: so much of the gradients, and at most so many largest weights."""
@@ -57,7 +57,7 @@ class NetworkBytes:
     Args:
         blocks: list of layers, built or not.
         head: unbuilt layer that every stage gets a copy of, or a list with one entry per block:
-            the head of a stage that ends there, or `None`.
+            what a stage that ends there has beside, a list of pairs (layer, shape of its input).
         shape: tuple, the data's shape without the batch axis.
         batch_size: int ≥ 1, examples.
         optimizer: Keras optimizer, or `None` for none.
@@ -65,6 +65,7 @@ class NetworkBytes:
         dtype: str. The data's type. Defaults to `"float32"`.
         in_turn: bool. Whether one stage trains at a time. Defaults to `False`.
         verbose: 0, 1, 2 or `"auto"`: whether progress is shown. Defaults to `0`.
+        method: `LocalMethod` whose heads, nets and stores count, or `None`. Defaults to `None`.
     """
 
     def __init__(
@@ -78,15 +79,18 @@ class NetworkBytes:
         dtype: str = "float32",
         in_turn: bool = False,
         verbose: Any = 0,
+        method: Any = None,
     ) -> None:
         self.batch_size = batch_size
+        self._method = LocalMethod() if method is None else method
         self._in_turn = in_turn
         self.slots = slots_of(optimizer)
         self.remade_slots = remade_slots(optimizer)
         self._kinds: dict[str, TracedBlock] = {}
         self._spreads: dict[int, float] = {}
         self.blocks: list[TracedBlock] = []
-        self.heads: list[Any] = []
+        self._head, self._given = head, list(blocks)
+        self._beside: dict[tuple[Shape, int], list[TracedBlock]] = {}
         self.data = batch_size * math.prod(side or 1 for side in shape) * np.dtype(dtype).itemsize
         if passes_several(blocks[0]):
             given = keras.tree.flatten(blocks[0].given)
@@ -94,18 +98,29 @@ class NetworkBytes:
             rows = [tensor_bytes(one, of.dtype) for one, of in zip(sides, given, strict=True)]
             self.data = batch_size * sum(rows)
         now: Any = (None, *shape)
+        self._sides = [(now, dtype)]
         done = Progress(len(blocks), verbose)
         for place, block in enumerate(done.of(blocks)):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
             now, dtype = shape_after(block, now), block.compute_dtype
-            own = head[place] if isinstance(head, list) else head
-            if own is None:
-                self.heads.append(None)
-                continue
-            if not own.built:
-                own = copy_layer(own)
-                follow_format(own, blocks[: place + 1])
-            self.heads.append(self._traced(own, now, dtype, None, True))
+            self._sides.append((tuple(now), dtype))
+            self.beside(place, place + 1)
+
+    def beside(self, start: int, end: int) -> list[TracedBlock]:
+        """Give what a stage of blocks start to end − 1 has beside them: its head, and nets."""
+        came, (left, dtype) = self._sides[start][0], self._sides[end]
+        if (came, end) not in self._beside:
+            if isinstance(self._head, list):
+                own = self._head[end - 1]
+            else:
+                head, blocks = self._head, self._given
+                # How many stages come before is not known while sizes are sought.
+                depth, units = 2 if end == len(blocks) else 1, getattr(head, "units", None)
+                data, later = self._sides[0][0], tuple(blocks[end:])
+                place = StagePlace(depth, 2, data, came, left, units, later, end - 1)
+                own = beside(self._method, place, head, blocks[:end])
+            self._beside[came, end] = [self._traced(*one, dtype, None, True) for one in own]
+        return self._beside[came, end]
 
     def _traced(self, layer: Any, shape: Shape, dtype: str, *options: Any) -> TracedBlock:
         key = kind_of(layer, shape, dtype, options)
@@ -152,10 +167,9 @@ class NetworkBytes:
 
     def _trained(self, way: WayToTrain) -> list[int]:
         """Give the bytes of the trained weights of every stage."""
-        ends = [int(end) for end in np.cumsum(way.stage_sizes)]
         return [
-            sum(one.trained for one in (*self.blocks[start:end], self.heads[end - 1]))
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+            sum(one.trained for one in (*self.blocks[start:end], *self.beside(start, end)))
+            for start, end in _cuts(way)
         ]
 
     def passing(self, way: WayToTrain) -> int:
@@ -170,23 +184,32 @@ class NetworkBytes:
         return [self.blocks[end - 1].at(self.batch_size).output for end in ends]
 
     def standing(self, way: WayToTrain) -> int:
-        """Give what is there all the time: weights, slots, and the batch of data."""
+        """Give what is there all the time: weights, slots, the batch, and what is in flight."""
         own = self._own(way)
-        held = sum(one.weights for one in own)
+        held = sum(one.weights for one in own) + self.in_flight(way)
         return held + self.slots * sum(one.trained for one in own) + self.data
 
+    def in_flight(self, way: WayToTrain) -> int:
+        """Give what of earlier batches waits at the stages, as the method says."""
+        crossing, trained, count = self.crossing(way), self._trained(way), len(way.stage_sizes)
+        sides = zip([self.data, *crossing], [*crossing, 0], trained, strict=True)
+        found = 0
+        for depth, (came, left, weights) in enumerate(sides, start=1):
+            waits = self._method.in_flight(StagePlace(depth, count, (), (), (), None, ()))
+            found += waits.inputs * came + waits.features * left + waits.weights * weights
+        return found
+
     def _own(self, way: WayToTrain) -> list[TracedBlock]:
-        """Give the blocks, and the heads at the stages' ends."""
-        return [*self.blocks, *(self.heads[end - 1] for end in np.cumsum(way.stage_sizes))]
+        """Give the blocks, and what is beside them at the stages' ends."""
+        cuts = _cuts(way)[-1 if self._method.spans_stages else 0 :]
+        return [*self.blocks, *(one for cut in cuts for one in self.beside(*cut))]
 
     def stages(self, way: WayToTrain) -> list[int]:
         """Give what every stage takes beside, at its worst moment."""
-        ends = [int(end) for end in np.cumsum(way.stage_sizes)]
-        starts = [0, *ends[:-1]]
-        return [
-            self.stage(start, end, way.micro_batches, way.remat)
-            for start, end in zip(starts, ends, strict=True)
-        ]
+        if self._method.spans_stages:
+            whole = self.stage(0, len(self.blocks), way.micro_batches, way.remat)
+            return [whole] * len(way.stage_sizes)
+        return [self.stage(*cut, way.micro_batches, way.remat) for cut in _cuts(way)]
 
     def stage(self, start: int, end: int, micro_batches: int = 1, remat: int | None = None) -> int:
         """Give what a stage of blocks start to end − 1 takes beside what stands.
@@ -201,10 +224,11 @@ class NetworkBytes:
         parts = [one.at(rows) for one in self.blocks[start:end]]
         # Nobody takes the features of a stage that trains alone.
         hands_on = end < len(self.blocks) and not self._in_turn
-        head = self.heads[end - 1]
-        whole = self._in_row(parts, remat, [head.at(rows)] if head else [], hands_on)
+        ends = self.beside(start, end)
+        head = side_by_side([one.at(rows) for one in ends])
+        whole = self._in_row(parts, remat, head, hands_on)
         gradients = whole.gradients
-        own = [*self.blocks[start:end], *([head] if head else [])]
+        own = [*self.blocks[start:end], *ends]
         largest = UPDATE_LARGEST * max(one.largest for one in own)
         update = gradients + min(int(UPDATE_SHARE * gradients), largest)
         share = self.batch_size / rows
@@ -227,6 +251,12 @@ class NetworkBytes:
             kept = [dataclasses.replace(one, stays=False) for one in parts[last:]]
             parts = [*again, *kept]
         return in_a_row([*parts, *head], held=parts[-1].output if hands_on and head else 0)
+
+
+def _cuts(way: WayToTrain) -> list[tuple[int, int]]:
+    """Give where stages begin and end, as positions of blocks."""
+    ends = [int(end) for end in np.cumsum(way.stage_sizes)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def shape_after(block: Any, shape: Shape) -> Shape:
@@ -280,6 +310,37 @@ def in_a_row(parts: Sequence[BlockBytes], held: int = 0) -> BlockBytes:
         backward=backward,
         gradients=sum(part.gradients for part in parts),
     )
+
+
+def side_by_side(parts: Sequence[BlockBytes]) -> list[BlockBytes]:
+    """Give the bytes of nets that take the same tensor, as a list of one block, or of none.
+
+    Args:
+        parts: list of those of each, in the order in which they run.
+    """
+    if len(parts) < 2:
+        return list(parts)
+    forward, backward, kept, stays = 0, 0, 0, 0
+    before = list[int]()
+    for part in parts:
+        before.append(kept)
+        forward = max(forward, kept + part.forward)
+        kept += part.kept + part.output
+    for part, held in zip(reversed(parts), reversed(before), strict=True):
+        # A gradient for what they take waits for the next one's.
+        waits = part.input if stays else 0
+        backward = max(backward, held + part.backward + stays + waits)
+        stays += max(part.gradients, part.kept if part.stays else 0)
+    return [
+        dataclasses.replace(
+            parts[0],
+            kept=kept,
+            reads_input=any(part.reads_input for part in parts),
+            forward=forward,
+            backward=backward,
+            gradients=sum(part.gradients for part in parts),
+        )
+    ]
 
 
 def made_again(parts: Sequence[BlockBytes]) -> BlockBytes:

@@ -133,21 +133,36 @@ def _place(
     return StagePlace(depth, num_stages, data, inputs, features, units, later, end - 1)
 
 
-def _beside_bytes(
-    method: Any, place: StagePlace, head: Any, features: Held, before: Sequence[Any]
-) -> int:
-    """Give the bytes that a stage's head and its method's nets keep."""
-    beside: list[tuple[Any, Shape]] = []
+def beside(
+    method: Any, place: StagePlace, head: Any, before: Sequence[Any]
+) -> list[tuple[Any, Shape]]:
+    """Give a stage's head and its method's nets, each with the shape of what it takes.
+
+    Args:
+        method: `LocalMethod`, or `None` for the head alone.
+        place: where the stage stands.
+        head: layer, or `None`.
+        before: list of layers, the blocks up to there.
+    """
+    found: list[tuple[Any, Shape]] = []
     if head is not None and (method is None or method.stage_predicts(place)):
         own = head if head.built else copy_layer(head)
         follow_format(own, before)
         own = own if method is None else method.stage_head(place, own)
-        beside.append((own, place.feature_shape))
+        found.append((own, place.feature_shape))
     for entry in () if method is None else method.stage_layers(place).values():
-        beside.append(entry if isinstance(entry, tuple) else (entry, place.feature_shape))
-    counter = Counter()
-    for layer, shape in beside:
+        found.append(entry if isinstance(entry, tuple) else (entry, place.feature_shape))
+    for layer, _ in found:
         follow_format(layer, before)
+    return found
+
+
+def _beside_bytes(
+    method: Any, place: StagePlace, head: Any, features: Held, before: Sequence[Any]
+) -> int:
+    """Give the bytes that a stage's head and its method's nets keep."""
+    counter = Counter()
+    for layer, shape in beside(method, place, head, before):
         build_layer(layer, shape)
         # What it keeps of the features is its own, and not the next block's.
         is_features = tuple(shape) == tuple(place.feature_shape)
