@@ -225,6 +225,7 @@ EXAMPLES = {
         "AugLocal(depth=3, pyramid=True)",
     ),
     "methods.DDG": (trgl.methods.DDG, "DDG()"),
+    "methods.DNI": (lambda: trgl.methods.DNI(16), "DNI(width=16)"),
     "methods.FeaturesReplay": (
         lambda: trgl.methods.FeaturesReplay(True),
         "FeaturesReplay(doubles_first_rate=True)",

@@ -44,6 +44,7 @@ METHODS = {
     "info_pro_l": ("InfoProL", {}),
     "aug_local": ("AugLocal", {}),
     "features_replay": ("FeaturesReplay", {}),
+    "dni": ("DNI", {}),
     "ddg": ("DDG", {}),
 }
 CLASSES, BATCHES = 10, 4

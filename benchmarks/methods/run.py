@@ -42,8 +42,8 @@ ALL = (
     *("vangl", "trgl", "pred_sim", "dgl", "info_pro", "info_pro_l", "aug_local"),
     *("trgl+dgl", "trgl+info_pro", "end_to_end"),
 )
-LATE = {"ddg": "DDG", "features_replay": "FeaturesReplay"}
-"""Methods with a late gradient, where the package has them."""
+LATE = {"ddg": "DDG", "features_replay": "FeaturesReplay", "dni": "DNI"}
+"""Methods with a late or a synthetic gradient, where the package has them."""
 
 
 def wanted():

@@ -81,6 +81,7 @@ CANDIDATES: dict[str, Candidate] = {
     "aug_local": Candidate("AugLocal", {"depth": Range(1, 3, "integer")}),
     "ddg": Candidate("DDG"),
     "features_replay": Candidate("FeaturesReplay"),
+    "dni": Candidate("DNI", {"weight": Range(1.0, 1000.0)}),
 }
 """Methods by the names that `--methods` takes; `trgl+NAME` is the energy on top of one."""
 

@@ -3,6 +3,7 @@
 from keras_trgl.methods.aug_local import AugLocal as AugLocal
 from keras_trgl.methods.ddg import DDG as DDG
 from keras_trgl.methods.dgl import DGL as DGL
+from keras_trgl.methods.dni import DNI as DNI
 from keras_trgl.methods.end_to_end import EndToEnd as EndToEnd
 from keras_trgl.methods.features_replay import FeaturesReplay as FeaturesReplay
 from keras_trgl.methods.info_pro import InfoPro as InfoPro

@@ -6,6 +6,7 @@ from keras_trgl.checks import chosen
 from keras_trgl.methods.aug_local import AugLocal
 from keras_trgl.methods.ddg import DDG
 from keras_trgl.methods.dgl import DGL
+from keras_trgl.methods.dni import DNI
 from keras_trgl.methods.end_to_end import EndToEnd
 from keras_trgl.methods.features_replay import FeaturesReplay
 from keras_trgl.methods.info_pro import InfoPro
@@ -25,6 +26,7 @@ METHODS = {
     "aug_local": AugLocal,
     "ddg": DDG,
     "features_replay": FeaturesReplay,
+    "dni": DNI,
 }
 
 

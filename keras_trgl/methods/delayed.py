@@ -1,7 +1,23 @@
-"""Methods without heads below the last stage, whose gradients come late."""
+"""Methods without heads below the last stage, by gradients from above, most of them late."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from keras_trgl.methods.method import InFlight, LocalMethod
 from keras_trgl.types import StagePlace
+
+
+class FromAbove(NamedTuple):
+    """What a stage below the last gets in the labels' place.
+
+    Attributes:
+        gradients: structure of the stage's features, each with its gradient of the last head's
+            mean loss, as the stage above found it; `None` where it has none.
+        labels: the batch's targets, where nothing is late, else `None`.
+    """
+
+    gradients: Any
+    labels: Any = None
 
 
 class DelayedMethod(LocalMethod):
@@ -16,9 +32,10 @@ class DelayedMethod(LocalMethod):
     Attributes:
         replays: bool. Whether stages run forward once more, by what came in and the weights of
             now, when their gradient comes; else gradients of the batch's own weights are kept.
+            Where no stage is late all run once more on the same batch, the last first.
     """
 
-    loss_names = ()
+    loss_names: Sequence[str] | None = ()
     replays = False
     spans_stages = True
 
@@ -53,6 +70,7 @@ class DelayedMethod(LocalMethod):
         """Say that inputs wait, and gradients for features, or gradients of weights."""
         late = self.staleness(stage)
         if not self.replays:
-            return InFlight(weights=late)
+            # With the one that is taken out, which is there beside the one that is put in.
+            return InFlight(weights=late + int(late > 0))
         # Before the last stage trains those for the next step have come to all but the one below.
         return InFlight(inputs=late, features=min(late, 2))

@@ -54,11 +54,11 @@ class FeaturesReplay(DelayedMethod):
         """Give the task loss, or below the last stage ⟨features, δ⟩, with δ in the labels' place.
 
         Args:
-            step: `StageBatch`. Where the stage is not the last `labels` is the structure of
-                `features`, each with its gradient, `None` where it has none.
+            step: `StageBatch`. Where the stage is not the last `labels` is a `FromAbove`.
         """
         if step.stage.is_last:
             return {"task": step.task_loss}
-        pairs = zip(keras.tree.flatten(step.features), keras.tree.flatten(step.labels), strict=True)
+        features, gradients = step.features, step.labels.gradients
+        pairs = zip(keras.tree.flatten(features), keras.tree.flatten(gradients), strict=True)
         found = [ops.sum(ops.cast(h, d.dtype) * d) for h, d in pairs if d is not None]
         return {"task": sum(found[1:], found[0])}

@@ -80,7 +80,7 @@ class StageBatch:
 
 @dataclasses.dataclass(frozen=True)
 class InFlight:
-    """What of earlier batches waits at a stage between two steps, for predictions of memory.
+    """What of earlier batches waits at a stage through a step, for predictions of memory.
 
     Attributes:
         inputs: int ≥ 0, batches of what comes in.

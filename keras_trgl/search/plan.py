@@ -137,11 +137,12 @@ def plan(
     """Find how to train a network within a budget of bytes, with the least more work.
 
     Stages cost a head each, parts of a batch a little, and remat a forward pass more. Bytes are
-    counted, on one device, from the traced passes of every kind of block: weights, gradients, slots
-    of the optimizer, the batch, what crosses a cut, and the worst moment of the worst stage. They
-    are those of TensorFlow's allocator on a CPU, with what it takes more than tensors have as that
-    was measured: `benchmarks/plan` has the peaks that `measure_peak` shows beside them. Arrays of
-    data that the caller holds come on top.
+    counted, on one device, from the traced passes of every kind of block, head and net of the
+    method: weights, gradients, slots of the optimizer, the batch, what crosses a cut, what the
+    method keeps of earlier batches, and the worst moment of the worst stage. They are those of
+    TensorFlow's allocator on a CPU, with what it takes more than tensors have as that was measured:
+    `benchmarks/plan` has the peaks that `measure_peak` shows beside them. Arrays of data that the
+    caller holds come on top.
 
     Args:
         model_or_blocks: list of layers, built or not, or a `keras.Model` that `from_model` takes,

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from keras_trgl.layers.chain import main_shape, output_shape, passes_several
-from keras_trgl.methods.method import LocalMethod
 from keras_trgl.splitting.kinds import kind_of
 from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.stage_bytes import beside
@@ -82,7 +81,8 @@ class NetworkBytes:
         method: Any = None,
     ) -> None:
         self.batch_size = batch_size
-        self._method = LocalMethod() if method is None else method
+        self._method = method
+        self._spans_stages = method is not None and method.spans_stages
         self._in_turn = in_turn
         self.slots = slots_of(optimizer)
         self.remade_slots = remade_slots(optimizer)
@@ -191,6 +191,8 @@ class NetworkBytes:
 
     def in_flight(self, way: WayToTrain) -> int:
         """Give what of earlier batches waits at the stages, as the method says."""
+        if self._method is None:
+            return 0
         crossing, trained, count = self.crossing(way), self._trained(way), len(way.stage_sizes)
         sides = zip([self.data, *crossing], [*crossing, 0], trained, strict=True)
         found = 0
@@ -201,12 +203,12 @@ class NetworkBytes:
 
     def _own(self, way: WayToTrain) -> list[TracedBlock]:
         """Give the blocks, and what is beside them at the stages' ends."""
-        cuts = _cuts(way)[-1 if self._method.spans_stages else 0 :]
+        cuts = _cuts(way)[-1 if self._spans_stages else 0 :]
         return [*self.blocks, *(one for cut in cuts for one in self.beside(*cut))]
 
     def stages(self, way: WayToTrain) -> list[int]:
         """Give what every stage takes beside, at its worst moment."""
-        if self._method.spans_stages:
+        if self._spans_stages:
             whole = self.stage(0, len(self.blocks), way.micro_batches, way.remat)
             return [whole] * len(way.stage_sizes)
         return [self.stage(*cut, way.micro_batches, way.remat) for cut in _cuts(way)]

@@ -8,6 +8,7 @@ way through stage k alone:
 What is in flight is part of a run: it is kept between its epochs, and never used up at their end.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_trgl.feeding.batch_forms import filled, leaves_of
-from keras_trgl.methods.delayed import DelayedMethod
+from keras_trgl.methods.delayed import DelayedMethod, FromAbove
 from keras_trgl.methods.method import Method
 from keras_trgl.network.passing import apart, together
 from keras_trgl.regimes.parallel import Parallel
@@ -275,7 +276,8 @@ class ReplayStep(DelayedStep):
 
         def replay() -> Any:
             self._note(k, number)
-            back = step.train_back((together(old), gradients, None, None), old_drawn)
+            targets = FromAbove(gradients)
+            back = step.train_back((together(old), targets, None, None), old_drawn)
             return back or [tf.constant(0)]
 
         def wait() -> Any:
@@ -299,6 +301,71 @@ class ReplayStep(DelayedStep):
             buffer.write(left, True if ready is None else ready)
 
 
+class DownwardStep(DelayedStep):
+    """Stages run forward, then once more from the last to the first, each by what came from above.
+
+    Calls of one step, three stages, as above: `(1:t) (2:t) 3:t 2:t 1:t`. Nothing waits.
+    """
+
+    steps: list[Any]
+
+    def __init__(self, steps: Sequence[LinkedStep], *args: Any, **names: Any) -> None:
+        super().__init__(steps, *args, **names)
+        for step in steps[1:]:
+            step.sends_back = True
+            step.retrace()
+
+    def prepare(self, spec: Any) -> bool:
+        """Make nothing: a batch is trained on as it comes."""
+        del spec
+        return False
+
+    def __call__(self, batch: Batch) -> None:
+        """Take a batch of data up through all stages, and down again."""
+        self._count.assign_add(1)
+        features, labels, *_ = batch
+        passed, before = [], None
+        for step in self.steps[:-1]:
+            with step.on_device(), _after(before):
+                inputs = features
+                features, drawn = step.first_pass(inputs)
+            passed.append((inputs, drawn))
+            before = keras.tree.flatten(features)[:1]
+        last = self.steps[-1]
+        with last.on_device(), _after(before):
+            back = last.train_back((features, *batch[1:]))
+        ready = None
+        for k, (inputs, drawn) in reversed(list(enumerate(passed))):
+            if skips(self.steps[k + 1].optimizer):
+                sound = all_finite(back)
+                ready = sound if ready is None else ready & sound
+            back = self._down(k, inputs, FromAbove(back[0], labels), drawn, ready)
+
+    def _down(
+        self, k: int, inputs: Tensor, targets: FromAbove, drawn: list[Any], ready: Any
+    ) -> list[Any]:
+        """Let stage k, counted from 0, step; not on gradients that a loss scale has overflown."""
+        step = self.steps[k]
+
+        def train() -> list[Any]:
+            return list(step.train_back((inputs, targets, None, None), drawn)) or [tf.constant(0)]
+
+        def wait() -> list[Any]:
+            if not step.sends_back:
+                return [tf.constant(0)]
+            leaves = [one for one in keras.tree.flatten(inputs) if carries(one)]
+            return [tf.zeros_like(one, carried_type(one.dtype)) for one in leaves]
+
+        with step.on_device(), _after([targets.gradients]):
+            return train() if ready is None else list(tf.cond(ready, train, wait))
+
+
+def _after(tensors: Any) -> Any:
+    """Give the context of what waits for these: a device takes one stage at a time."""
+    waits = tensors is not None and not tf.executing_eagerly()
+    return tf.control_dependencies(tensors) if waits else contextlib.nullcontext()
+
+
 def delayed_step(steps: Sequence[StageStep], regime: Any) -> DelayedStep:
     """Make the step that the stages' method asks for.
 
@@ -306,8 +373,11 @@ def delayed_step(steps: Sequence[StageStep], regime: Any) -> DelayedStep:
         steps: list of K `StageStep`, K > 1, of a `DelayedMethod`.
         regime: the regime it is made for.
     """
-    replays = getattr(steps[0].method, "replays", False)
-    kind: Callable[..., DelayedStep] = ReplayStep if replays else LateGradientStep
+    method: Any = steps[0].method
+    kind: Callable[..., DelayedStep] = LateGradientStep
+    if method.replays:
+        is_late = any(method.staleness(step.part.place) for step in steps)
+        kind = ReplayStep if is_late else DownwardStep
     return kind(steps, regime)
 
 

@@ -78,7 +78,7 @@ def poisoned(gradients: Sequence[Any], sound: Tensor) -> list[Any]:
 class LinkedStep(StageStep):
     """A stage's step that may pass the gradient of the last head's loss down to the stage before.
 
-    Below the last stage the targets of a batch are the gradients for its features.
+    Below the last stage the targets of a batch are a `FromAbove`.
 
     Attributes:
         sends_back: bool. Whether the gradient for what comes in is found.
@@ -103,6 +103,15 @@ class LinkedStep(StageStep):
         super().retrace()
         self._train_back = SharedFunction(self._update_back)
 
+    def find_loss_names(self, batch: Any) -> None:
+        """Make the trackers of the method's further terms, which stages below the last have.
+
+        Args:
+            batch: not used.
+        """
+        if not self.part.predicts:
+            super().find_loss_names(batch)
+
     def first_pass(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Give the features in training mode, without a gradient, for a `train_back` to come.
 
@@ -122,7 +131,7 @@ class LinkedStep(StageStep):
         """Update the stage on one batch, and give the gradients for what came in.
 
         Args:
-            batch: as in `train`; below the last stage with gradients as targets.
+            batch: as in `train`; below the last stage with a `FromAbove` as targets.
             found: list of tensors, what `first_pass` gave beside the batch's features, or `None`
                 for a batch that had no pass yet. Defaults to `None`.
 
@@ -164,11 +173,12 @@ class LinkedStep(StageStep):
     def _pass(self, batch: Batch, share: Tensor | None = None, *settled: Any) -> Pass:
         if share is not None and not self.part.predicts:
             # A part's loss counts for its share, and these gradients are those of the whole one's.
-            inputs, gradients, *rest = batch
+            inputs, targets, *rest = batch
             gradients = keras.tree.map_structure(
-                lambda one: None if one is None else one / tf.cast(share, one.dtype), gradients
+                lambda one: None if one is None else one / tf.cast(share, one.dtype),
+                targets.gradients,
             )
-            batch = (inputs, gradients, *rest)  # type: ignore[assignment]
+            batch = (inputs, targets._replace(gradients=gradients), *rest)  # type: ignore[assignment]
         return super()._pass(batch, share, *settled)
 
     def _apply(self, gradients: list[Any], variables: list[Any]) -> list[Any]:

@@ -1,4 +1,6 @@
-"""What every method with late gradients does: devices, files, resumed runs, savings of memory."""
+"""What methods with gradients from above do: devices, files, resumed runs, savings of memory."""
+
+import functools
 
 import keras
 import numpy as np
@@ -8,11 +10,11 @@ import keras_trgl as trgl
 from keras_trgl import GreedyModel
 from keras_trgl.architectures import resnet
 from keras_trgl.heads import LinearHead
-from keras_trgl.methods import DDG, FeaturesReplay
+from keras_trgl.methods import DDG, DNI, FeaturesReplay
 
 pytestmark = pytest.mark.sampled(1)
 
-METHODS = {"features_replay": FeaturesReplay, "ddg": DDG}
+METHODS = {"features_replay": FeaturesReplay, "ddg": DDG, "dni": functools.partial(DNI, 8)}
 OPTIONS = {"plain": {}, "micro_batches": {"micro_batches": 2}, "remat": {"remat": True}}
 RNG = np.random.default_rng(0)
 X = RNG.uniform(size=(20, 8, 8, 1)).astype("float32")

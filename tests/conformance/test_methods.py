@@ -10,6 +10,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.methods import (
     DDG,
     DGL,
+    DNI,
     TRGL,
     AugLocal,
     EndToEnd,
@@ -35,9 +36,11 @@ METHODS = {
     "aug_local": AugLocal(1),
     "ddg": DDG(),
     "features_replay": FeaturesReplay(),
+    "dni": DNI(8),
     "e2e": EndToEnd(),
 }
 FURTHER = {
+    "dni": ("gradient_error",),
     "trgl_on_info_pro": ("reconstruction", "contrast"),
     "pred_sim": ("similarity",),
     "info_pro": ("reconstruction",),

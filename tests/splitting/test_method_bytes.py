@@ -12,6 +12,7 @@ from keras_trgl.heads import LinearHead
 from keras_trgl.methods import (
     DDG,
     DGL,
+    DNI,
     AugLocal,
     EndToEnd,
     FeaturesReplay,
@@ -38,6 +39,7 @@ METHODS = {
     "aug_local": AugLocal(1),
     "ddg": DDG(),
     "features_replay": FeaturesReplay(),
+    "dni": DNI(8),
     "end_to_end": EndToEnd(),
 }
 
@@ -87,9 +89,12 @@ def test_what_waits_is_what_the_method_says():
     replay, late = counted(FeaturesReplay()), counted(DDG())
     # Δ_k inputs, of data at the first; two gradients for features, and one where Δ is 1.
     assert replay.in_flight(WAY) == 2 * DATA + FEATURES[0] + 2 * FEATURES[0] + FEATURES[1]
+    # Δ_k + 1 gradients of weights, and none at the last.
     trained = [block.trained for block in late.blocks]
-    assert late.in_flight(WAY) == 2 * trained[0] + trained[1]
+    assert late.in_flight(WAY) == 3 * trained[0] + 2 * trained[1]
     assert [counted(one).in_flight(WAY) for one in (VanGL(), EndToEnd())] == [0, 0]
+    # On its way down; that of the stage in training, and the data, are counted in any case.
+    assert counted(DNI(8)).in_flight(WAY) == FEATURES[0]
 
 
 def test_a_pass_through_all_stages_holds_them_all():
