@@ -36,6 +36,16 @@ def test_memory_counts_bytes_that_stages_save(tmp_path):
         assert row["saved"] == pytest.approx(1 - row["peak_bytes"] / base)
 
 
+def test_the_bytes_of_methods_become_a_table(load_script):
+    script = load_script(ROOT / "benchmarks" / "methods" / "peaks.py")
+    mib = 2**20
+    row = {"predicted": 22 * mib, "measured": 20 * mib, "spread": [19 * mib, 20 * mib, 21 * mib]}
+    base = {**row, "measured": 40 * mib}
+    assert script.table({"end_to_end": base, "dgl": row}).splitlines()[-1] == (
+        "| dgl | 22.0 | 20.0 | 19.0 to 21.0 | 1.10 | 50% |"
+    )
+
+
 @pytest.mark.long
 def test_step_time_gives_every_ratio_with_its_interval(tmp_path):
     path = tmp_path / "results.json"
