@@ -148,7 +148,7 @@ class NetworkBytes:
         room = ROOM + SPREAD_ROOM * self.spread(-(-self.batch_size // way.micro_batches))
         if way.micro_batches > 1:
             room += PARTS_ROOM
-        if len(way.stage_sizes) > 1:
+        if len(way.stage_sizes) > 1 and not self._spans_stages:
             room += CUT_IN_TURN_ROOM if self._in_turn else CUT_ROOM
         return room
 
