@@ -11,8 +11,8 @@ import numpy as np
 from keras_trgl.layers.chain import main_shape, output_shape, passes_several
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import follow_format
+from keras_trgl.progress import Progress
 from keras_trgl.splitting.kinds import kind_of
-from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, remade_slots, tensor_bytes
 from keras_trgl.types import Shape
 
@@ -94,7 +94,7 @@ class NetworkBytes:
             rows = [tensor_bytes(one, of.dtype) for one, of in zip(sides, given, strict=True)]
             self.data = batch_size * sum(rows)
         now: Any = (None, *shape)
-        done = Progress(len(blocks), verbose)
+        done = Progress(len(blocks), verbose, "kind")
         for place, block in enumerate(done.of(blocks)):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
             now, dtype = shape_after(block, now), block.compute_dtype
