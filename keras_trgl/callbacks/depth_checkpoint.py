@@ -201,7 +201,7 @@ class DepthCheckpoint(keras.callbacks.Callback):
         if self.verbose:
             tell(
                 f"{place} of depth {depth} improved from {before} to {values[depth]:.5f}, "
-                f"saving F_{depth} o G_{depth} to {path}"
+                f"saving F_{depth}∘G_{depth} to {path}"
             )
         self.model.placement.call(self._write, depth, path)
         self.best, self.best_depth = values[depth], depth

@@ -19,6 +19,7 @@ from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.risk_bound import check_enough, last_safe
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import shared_path, threshold_path
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
 from keras_trgl.plot.exits import exits as draw_exits
@@ -34,7 +35,7 @@ ROWS = 32
 
 @public
 @dataclasses.dataclass(frozen=True, repr=False)
-class ExitChoice:
+class ExitChoice(InNotebooks):
     """A depth, thresholds of early exit, and the measurements they come from.
 
     Args:
@@ -89,6 +90,19 @@ class ExitChoice:
             f"{early['mean_depth']:.3g}, mean {1e3 * early['mean_latency']:.3g} ms.\n"
             f"{self.promise or 'No bound on the risk was asked for.'}"
         )
+
+    def _table(self) -> Table:
+        thresholds = [f"{one:.3g}" for one in self.thresholds]
+        columns: dict[str, Sequence[Any]] = {
+            "depth": range(1, len(self.accuracy) + 1),
+            "accuracy": [f"{one:.4g}" for one in self.accuracy],
+            "ms a call": [f"{1e3 * one:.3g}" for one in self.latency],
+            "leaves at": [*thresholds, "always"],
+        }
+        if self.temperatures is not None:
+            columns["temperature"] = [f"{one:.3g}" for one in self.temperatures]
+        rows = zip(*columns.values(), strict=True)
+        return Table(f"Depth {self.depth} of {len(self.accuracy)}", [*columns], rows, str(self))
 
     def outputs(self, **kwargs: Any) -> Outputs:
         """Give the options of an export that does as was chosen.
