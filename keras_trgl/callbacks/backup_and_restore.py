@@ -43,8 +43,8 @@ class BackupAndRestore(keras.callbacks.Callback):
     arrays, lists and dicts of them) that have changed since `on_train_begin` are kept. A run
     that goes on within an epoch calls `on_epoch_begin` before it restores, so that it acts once.
 
-    Where `fit` shows a progress bar, a line tells once of the epoch and its step, both counted
-    from 1, that come next: `resumed at epoch 3, step 1`.
+    Where `fit` shows a progress bar, a line tells once where the run goes on: the epoch, from 1,
+    and the batches of it that are done, as in `resumed at epoch 3, step 0`.
 
     A backup of another run is refused: method, regime, seed, optimizer, loss, layers, number and
     order of the data must be the same; `epochs` may be more. A seed that was drawn is restored.
@@ -306,7 +306,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self.is_over or place["epoch"] >= self.params["epochs"]:
             tell(f"resumed after epoch {place['epoch']}, the last")
         else:
-            tell(f"resumed at epoch {place['epoch'] + 1}, step {place['step'] + 1}")
+            tell(f"resumed at epoch {place['epoch'] + 1}, step {place['step']}")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save, if it is time, or if a callback ends the run within an epoch."""
