@@ -63,7 +63,8 @@ class Plan(InNotebooks):
     Example:
         >>> import keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
-        >>> found = trgl.plan(blocks, 32, 2**24, head=trgl.heads.LinearHead(10), optimizer="sgd")
+        >>> head = trgl.heads.LinearHead(10)
+        >>> found = trgl.plan(blocks, 32, 2**24, head=head, optimizer="sgd", verbose=0)
         >>> found.stage_sizes, found.remat, found.micro_batches
         ((3,), False, 1)
     """
@@ -183,7 +184,7 @@ def plan(
     Example:
         >>> import keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
-        >>> found = trgl.plan(blocks, 32, 8 * 2**20, head=trgl.heads.LinearHead(10))
+        >>> found = trgl.plan(blocks, 32, 8 * 2**20, trgl.heads.LinearHead(10), verbose=0)
         >>> found.predicted_bytes <= 8 * 2**20, sum(found.stage_sizes)
         (True, 3)
         >>> model = found.make("mse", seed=0)

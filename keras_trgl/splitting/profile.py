@@ -126,7 +126,7 @@ def profile(
     Example:
         >>> from keras_trgl.architectures import resnet
         >>> from keras_trgl.splitting import profile
-        >>> costs = profile(resnet(depth=8, input_shape=(8, 8, 1)), batch=2, repeats=1)
+        >>> costs = profile(resnet(depth=8, input_shape=(8, 8, 1)), batch=2, repeats=1, verbose=0)
         >>> len(costs.block_seconds), min(costs.block_seconds) > 0
         (3, True)
     """
