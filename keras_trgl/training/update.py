@@ -21,21 +21,25 @@ def apply_gradients(
 
     Args:
         optimizer: built Keras optimizer.
-        gradients: tensors or `None`, one per variable.
+        gradients: tensors, slices or `None`, one per variable.
         variables: what they belong to.
     """
     there = [g for g in gradients if g is not None]
-    if not (there and all(isinstance(g, tf.Tensor) for g in there) and _is_alone(optimizer)):
-        optimizer.apply(gradients, variables)
+    if not (there and _is_alone(optimizer)):
+        # What needs no gradient, as the decay of weights, waits for the checks of all gradients.
+        with tf.control_dependencies(there):
+            optimizer.apply(gradients, variables)
         return
-    joined = iter(tf.identity_n(there))
-    gradients = [None if g is None else next(joined) for g in gradients]
+    # Those of tables are slices: two or three tensors each.
+    joined = tf.identity_n(tf.nest.flatten(there, expand_composites=True))
+    whole = iter(tf.nest.pack_sequence_as(there, joined, expand_composites=True))
+    gradients = [None if g is None else next(whole) for g in gradients]
 
     def update(strategy: Any) -> None:
         del strategy
-        # What needs no gradient, as momentum times velocity, would else be made at the step's
-        # start, and lie there through its backward pass: as many bytes as all weights.
-        with tf.control_dependencies([g for g in gradients if g is not None]):
+        # Momentum times velocity would else be made at the step's start, and lie there through
+        # its backward pass: as many bytes as all weights.
+        with tf.control_dependencies(joined):
             optimizer.apply(gradients, variables)
 
     context = tf.distribute.get_replica_context()
