@@ -22,15 +22,15 @@ class Table(NamedTuple):
 
 
 class InNotebooks:
-    """Base of what a notebook shows as a table. A member fills in `_table`."""
+    """Base of what a notebook shows as a table. A member fills in `_as_table`."""
 
-    def _table(self) -> Table | None:
+    def _as_table(self) -> Table | None:
         """Give the table, or `None` where there is nothing to show yet."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str | None:
         """Give what a notebook shows; of `None` it shows `repr`."""
-        table = self._table()
+        table = self._as_table()
         if table is None:
             return None
         notes = "<br>".join(html.escape(line) for line in table.notes.splitlines())

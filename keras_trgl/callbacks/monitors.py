@@ -65,7 +65,9 @@ def trained_depths(model: Any) -> set[int] | None:
     run = getattr(model, "training_run", None)
     now = set() if run is None else {k + 1 for k in run.position.plan}
     optimizers = getattr(getattr(model, "optimizer", None), "optimizers", [])
-    stepped = {k for k, one in enumerate(optimizers, start=1) if int(one.iterations) > 0}
+    # With replicas a count is one of several, of which none is an int.
+    counts = [int(keras.ops.convert_to_numpy(one.iterations)) for one in optimizers]
+    stepped = {k for k, count in enumerate(counts, start=1) if count > 0}
     return stepped | now or None
 
 

@@ -89,7 +89,7 @@ class DepthTable(InNotebooks):
     def _origin(self) -> list[str]:
         return [f"{name}: {value}" for name, value in self.about.items()]
 
-    def _table(self) -> Table:
+    def _as_table(self) -> Table:
         return Table(self.title, *self.cells(), "\n".join(self._origin()))
 
     def cells(self) -> tuple[list[str], list[list[str]]]:

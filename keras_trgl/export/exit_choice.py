@@ -91,7 +91,7 @@ class ExitChoice(InNotebooks):
             f"{self.promise or 'No bound on the risk was asked for.'}"
         )
 
-    def _table(self) -> Table:
+    def _as_table(self) -> Table:
         thresholds = [f"{one:.3g}" for one in self.thresholds]
         columns: dict[str, Sequence[Any]] = {
             "depth": range(1, len(self.accuracy) + 1),

@@ -32,7 +32,7 @@ class CutRow(NamedTuple):
 class CutTable(list[CutRow], InNotebooks):
     """Rows, one per stage, that print as a table."""
 
-    def _table(self) -> Table:
+    def _as_table(self) -> Table:
         return Table("Cuts", CutRow._fields, map(_cells, self))
 
     def __repr__(self) -> str:

@@ -90,7 +90,7 @@ class ShowsNetwork(keras.Model, InNotebooks):
             found = next((one for one in self._network.every_layer if one.name == name), None)
         return super().get_layer(name, index) if found is None else found
 
-    def _table(self) -> Table | None:
+    def _as_table(self) -> Table | None:
         # A subclass may be shown before its `__init__` is done.
         network = getattr(self, "_network", None)
         return None if network is None else network_table(self.name, network)

@@ -78,7 +78,7 @@ class Grouping(InNotebooks):
         ]
         return "\n".join(lines)
 
-    def _table(self) -> Table:
+    def _as_table(self) -> Table:
         found = zip(self.stage_sizes, (*self.choices, "the last"), strict=True)
         rows = [(k, *cells) for k, cells in enumerate(found, start=1)]
         return Table(

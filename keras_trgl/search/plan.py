@@ -106,7 +106,7 @@ class Plan(InNotebooks):
             for one in self.weighed
         ]
 
-    def _table(self) -> Table:
+    def _as_table(self) -> Table:
         notes = "The first that fits is the plan: least work comes first."
         return Table(repr(self), WEIGHED, self._cells(), notes)
 
