@@ -13,27 +13,29 @@ from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import follow_format
 from keras_trgl.progress import Progress
 from keras_trgl.splitting.kinds import kind_of
-from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, remade_slots, tensor_bytes
+from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, tensor_bytes
 from keras_trgl.types import Shape
 
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
 """What updates make on their way: so much of the gradients, and at most so many largest weights."""
 
-ROOM, PARTS_ROOM, SPREAD_ROOM = 1.03, 1.08, 1.5
-"""What TensorFlow's allocator takes for tensors, as a share of their bytes: of a whole batch, of
-one that is trained in parts, and more for each unit of `spread`.
+ROOM, SPREAD_ROOM, PARTS_ROOM = 1.033, 1.23, 0.077
+"""What TensorFlow's allocator takes for tensors, as a share of their bytes; more for each unit of
+`spread`; and more where a batch is trained in parts.
 
 It gives a free piece whole where that is less than twice as large as asked for: so it takes more
-where sizes differ. The three are measured (`benchmarks/plan`). A plan differs by up to 0.06 from
-one run to the next.
+where sizes differ. All of these are fitted to what was measured (`benchmarks/plan`). A plan
+differs by up to 0.06 from one run to the next.
 """
+
+CUT_ROOM, CUT_IN_TURN_ROOM = 0.018, 0.052
+"""The same where there are several stages, which leave pieces to each other."""
+
+VARIABLES_ROOM, VARIABLES_IN_TURN_ROOM = 1.21, 1.06
+"""The same of variables; those of stages in turn lie closer."""
 
 SMALL = 4096
 """Bytes of tensors that are too small to matter."""
-
-VARIABLES_ROOM, IN_TURN_ROOM, REMADE_ROOM = 1.12, 1.06, 0.35
-"""The same of variables, 1.04 to 1.14; of those of stages in turn, which lie closer; and what is
-taken more for slots that every update makes anew, as momentum is, wherever there is room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,6 @@ class NetworkBytes:
         self.batch_size = batch_size
         self._in_turn = in_turn
         self.slots = slots_of(optimizer)
-        self.remade_slots = remade_slots(optimizer)
         self._kinds: dict[str, TracedBlock] = {}
         self._spreads: dict[int, float] = {}
         self.blocks: list[TracedBlock] = []
@@ -121,17 +122,20 @@ class NetworkBytes:
             stored: int ≥ 0, batches that wait at every cut. Defaults to `0`.
         """
         waiting = stored * sum(self.crossing(way))
-        rows = -(-self.batch_size // way.micro_batches)
-        share = (PARTS_ROOM if way.micro_batches > 1 else ROOM) + SPREAD_ROOM * self.spread(rows)
-        remade = [int(REMADE_ROOM * self.remade_slots * one) for one in self._trained(way)]
-        if not self._in_turn:
-            # All of them are there, whichever stage trains.
-            remade = [sum(remade)] * len(remade)
-        costs = zip(self.stages(way), remade, strict=True)
-        tensors = max(share * stage + more for stage, more in costs)
-        variables = IN_TURN_ROOM if self._in_turn else VARIABLES_ROOM
+        share = self._room(way)
+        tensors = max(share * stage for stage in self.stages(way))
+        variables = VARIABLES_IN_TURN_ROOM if self._in_turn else VARIABLES_ROOM
         tensors = max(tensors, share * self.passing(way)) + waiting
         return int(variables * self.standing(way) + tensors)
+
+    def _room(self, way: WayToTrain) -> float:
+        """Give what the allocator takes for tensors, as a share of their bytes."""
+        room = ROOM + SPREAD_ROOM * self.spread(-(-self.batch_size // way.micro_batches))
+        if way.micro_batches > 1:
+            room += PARTS_ROOM
+        if len(way.stage_sizes) > 1:
+            room += CUT_IN_TURN_ROOM if self._in_turn else CUT_ROOM
+        return room
 
     def spread(self, rows: int) -> float:
         """Give how much larger a piece is, in the mean, than what is put there; 0 for one size.
@@ -149,14 +153,6 @@ class NetworkBytes:
             pieces = (sums[end] - sums[first]) / np.maximum(end - first, 1)
             self._spreads[rows] = float(pieces.sum() / max(sums[-1], 1)) - 1 if len(asked) else 0.0
         return self._spreads[rows]
-
-    def _trained(self, way: WayToTrain) -> list[int]:
-        """Give the bytes of the trained weights of every stage."""
-        ends = [int(end) for end in np.cumsum(way.stage_sizes)]
-        return [
-            sum(one.trained for one in (*self.blocks[start:end], self.heads[end - 1]))
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
 
     def passing(self, way: WayToTrain) -> int:
         """Give what the whole batch takes on its way through the stages that do not train."""

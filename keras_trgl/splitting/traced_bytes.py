@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_trgl.layers.chain import build_layer, passes_several
@@ -264,23 +263,6 @@ def _trace(
     specs = keras.tree.map_structure(lambda one: tf.TensorSpec(one.shape, one.dtype), given)
     graph = function.get_concrete_function(specs, above).graph
     return _steps(graph.get_operations(), ends)
-
-
-def remade_slots(optimizer: Any) -> int:
-    """Give how many slots per weight an update writes to a new tensor, not in place.
-
-    Args:
-        optimizer: Keras optimizer, or `None` for none.
-    """
-    if optimizer is None:
-        return 0
-    made = type(optimizer).from_config(optimizer.get_config())
-    weight = keras.Variable(np.zeros((3, 5), "float32"), name="probe")
-    made.build([weight])
-    update = tf.function(lambda gradient: made.apply([gradient], [weight]), autograph=False)
-    graph = update.get_concrete_function(tf.TensorSpec((3, 5))).graph
-    written = [op.inputs[1] for op in graph.get_operations() if op.type == "AssignVariableOp"]
-    return sum(tuple(one.shape) == (3, 5) for one in written)
 
 
 def _steps(operations: Sequence[Any], ends: dict[str, Any]) -> _Trace:
