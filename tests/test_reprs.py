@@ -69,6 +69,10 @@ EXAMPLES = {
         lambda: trgl.callbacks.BackupAndRestore("backup", save_freq=100),
         "BackupAndRestore(backup_dir='backup', save_freq=100)",
     ),
+    "callbacks.DepthCheckpoint": (
+        lambda: trgl.callbacks.DepthCheckpoint("best.keras", "val_loss", verbose=1),
+        "DepthCheckpoint(filepath='best.keras', monitor='val_loss', verbose=1)",
+    ),
     "callbacks.DepthProgbar": (trgl.callbacks.DepthProgbar, "DepthProgbar()"),
     "callbacks.MultiplierUpdate": (
         lambda: trgl.callbacks.MultiplierUpdate(h=1.0, s=50, initial=2.0),

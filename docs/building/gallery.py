@@ -88,6 +88,10 @@ def hashes():
 
 def main():
     """Write all pages, or those named on the command line."""
+    import keras
+
+    # Bars of what takes seconds are no part of a page.
+    keras.config.disable_interactive_logging()
     wanted = sys.argv[1:] or [path.stem for path in sorted(SCRIPTS.glob("*.py"))]
     PAGES.mkdir(exist_ok=True)
     for name in wanted:

@@ -22,6 +22,7 @@ from keras_trgl.keeping.resume import (
     write_state,
 )
 from keras_trgl.keeping.saving import UNREADABLE
+from keras_trgl.progress import tell
 from keras_trgl.recording import shown, told
 from keras_trgl.registration import public
 
@@ -41,6 +42,9 @@ class BackupAndRestore(keras.callbacks.Callback):
     `get_state()`, a dict, and `set_state(dict)`; without these, plain attributes (numbers, texts,
     arrays, lists and dicts of them) that have changed since `on_train_begin` are kept. A run
     that goes on within an epoch calls `on_epoch_begin` before it restores, so that it acts once.
+
+    Where `fit` shows a progress bar, a line tells once where the run goes on: the epoch, from 1,
+    and the batches of it that are done, as in `resumed at epoch 3, step 0`.
 
     A backup of another run is refused: method, regime, seed, optimizer, loss, layers, number and
     order of the data must be the same; `epochs` may be more. A seed that was drawn is restored.
@@ -291,8 +295,18 @@ class BackupAndRestore(keras.callbacks.Callback):
         history.epoch[:] = numbers["epochs"]
         restore_random(numbers["random"])
         self.restored_step = self._saved_at = run.steps_done
+        self._tell(numbers["run"])
         self._state = None
         tell_left_over(left, self.path)
+
+    def _tell(self, place: dict[str, Any]) -> None:
+        """Say where the run goes on, if `fit` is to show anything."""
+        if not self.params.get("verbose"):
+            return
+        if self.is_over or place["epoch"] >= self.params["epochs"]:
+            tell(f"resumed after epoch {place['epoch']}, the last")
+        else:
+            tell(f"resumed at epoch {place['epoch'] + 1}, step {place['step']}")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Save, if it is time, or if a callback ends the run within an epoch."""

@@ -6,9 +6,17 @@ from collections.abc import Collection
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_trgl.callbacks.monitors import trained_depths
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
+
+COUNTS = {
+    *("stage", "lap", "stage_epoch", "best_depth", "iterations", "visits", "staleness"),
+    *("true_positives", "true_negatives", "false_positives", "false_negatives"),
+}
+"""What the logs count by these names, where Keras has made floats of the numbers."""
 
 
 @public
@@ -18,7 +26,8 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
     `fit` and `evaluate` use it when no other progress bar is given. `best_depth` is the depth
     with the best first metric (loss, without one) on the validation data where there are any,
     else on the training data so far. Where stages train in turn, `stage` is the one that trains,
-    and `lap` the lap, if there are several.
+    and `lap` the lap, if there are several. Whole numbers that count something are shown as such:
+    integers in the logs, and the entries of `COUNTS`.
 
     Example:
         >>> from keras_trgl.callbacks import DepthProgbar
@@ -80,21 +89,13 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
         self._place.pop("stage_epoch", None)
         if run is not None and getattr(self.model.regime, "laps", 1) == 1:
             self._place.pop("lap", None)
-        self._trained = self._depths_trained()
+        self._trained = trained_depths(self.model)
         super().on_epoch_begin(epoch, logs)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Note which depths were trained."""
-        self._trained = self._depths_trained()
+        self._trained = trained_depths(self.model)
         super().on_test_begin(logs)
-
-    def _depths_trained(self) -> set[int] | None:
-        """Give the depths whose optimizer stepped, and those in training; `None` if none did."""
-        run = getattr(self.model, "training_run", None)
-        now = set() if run is None else {k + 1 for k in run.position.plan}
-        optimizers = getattr(getattr(self.model, "optimizer", None), "optimizers", [])
-        stepped = {k for k, one in enumerate(optimizers, start=1) if int(one.iterations) > 0}
-        return stepped | now or None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
@@ -102,7 +103,7 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Show the short logs; called once per `steps_per_execution` batches."""
-        super().on_test_batch_end(batch, self.shorten(logs, self._trained))
+        super().on_test_batch_end(batch, _shown(self.shorten(logs, self._trained)))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Show the short logs of the epoch."""
@@ -110,9 +111,31 @@ class DepthProgbar(keras.callbacks.ProgbarLogger):
 
     def on_test_end(self, logs: Any = None) -> None:
         """Show the short logs of the evaluation."""
-        super().on_test_end(self.shorten(logs, self._trained))
+        super().on_test_end(_shown(self.shorten(logs, self._trained)))
 
     def _with_place(self, logs: dict[str, Any] | None) -> dict[str, Any]:
         """Give the short logs after the stage that trains."""
         short = self.shorten(logs, self._trained)
-        return self._place | {k: v for k, v in short.items() if k not in ("stage", "lap")}
+        rest = {k: v for k, v in short.items() if k not in ("stage", "lap")}
+        return _shown(self._place | rest)
+
+
+def _shown(logs: dict[str, Any]) -> dict[str, Any]:
+    """Give the logs with counts that Keras's bar shows without decimals."""
+    return {
+        name: _Whole(value)
+        if isinstance(value, (int, np.integer))
+        or (name.removeprefix("val_") in COUNTS and float(value).is_integer())
+        else value
+        for name, value in logs.items()
+    }
+
+
+class _Whole(float):
+    """A number that Keras's bar, which divides and formats all as floats, shows as an integer."""
+
+    def __truediv__(self, other: Any) -> Any:
+        return _Whole(super().__truediv__(other))
+
+    def __format__(self, form: str) -> str:
+        return f"{int(self):d}" if self.is_integer() else super().__format__(form)

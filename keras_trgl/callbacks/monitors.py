@@ -39,12 +39,36 @@ def infer_modes(callbacks: list[Any], steps: list[Any]) -> None:
             continue
         named = re.fullmatch(r"(?:val_)?stage_(\d+)_(.+)", one.monitor or "")
         if named and 0 < int(named[1]) <= len(steps):
-            step, name = steps[int(named[1]) - 1], named[2]
-            own = {metric.name: direction(metric) for metric in flat_metrics(step.exit)}
-            least = name in LEAST_IS_BEST or name in step.loss_trackers
-            one.mode = own.get(name) or ("min" if least else "auto")
+            one.mode = mode_of(steps[int(named[1]) - 1], named[2]) or "auto"
             # A restart compares what was given, before the metrics are there.
             one.mode_was_auto = True
+
+
+def mode_of(step: Any, name: str) -> str | None:
+    """Say what is best of an entry of one stage's logs, as `direction` does.
+
+    Args:
+        step: the stage's step.
+        name: str. The entry, without `stage_k_`.
+    """
+    own = {metric.name: direction(metric) for metric in flat_metrics(step.exit)}
+    least = name in LEAST_IS_BEST or name in step.loss_trackers
+    return own.get(name) or ("min" if least else None)
+
+
+def trained_depths(model: Any) -> set[int] | None:
+    """Give the depths whose optimizer stepped, and those in training; `None` if none did.
+
+    Args:
+        model: `GreedyModel`, or another model, of which no depth is known.
+    """
+    run = getattr(model, "training_run", None)
+    now = set() if run is None else {k + 1 for k in run.position.plan}
+    optimizers = getattr(getattr(model, "optimizer", None), "optimizers", [])
+    # With replicas a count is one of several, of which none is an int.
+    counts = [int(keras.ops.convert_to_numpy(one.iterations)) for one in optimizers]
+    stepped = {k for k, count in enumerate(counts, start=1) if count > 0}
+    return stepped | now or None
 
 
 def flat_metrics(exit_model: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.plot.drawn_table import drawn_table
 from keras_trgl.recording import short
 from keras_trgl.registration import public
@@ -17,10 +18,11 @@ SHOWN = 4
 
 @public
 @dataclasses.dataclass(frozen=True, repr=False)
-class DepthTable:
+class DepthTable(InNotebooks):
     """Numbers with a row per depth, epoch, or layer, and what they were made of.
 
-    `table["column"]` gives a column as an array; `print(table)` shows all of it.
+    `table["column"]` gives a column as an array; `print(table)` shows all of it, and so does
+    a notebook.
 
     Args:
         title: str. What the numbers are.
@@ -73,8 +75,7 @@ class DepthTable:
         return f"DepthTable({self.title!r}, {', '.join(shown)})"
 
     def __str__(self) -> str:
-        header = [self.index_name, *self.columns]
-        rows = [[str(name), *map(shown_number, row)] for name, row in self.rows()]
+        header, rows = self.cells()
         widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
         lines = [
             "  ".join(
@@ -83,8 +84,22 @@ class DepthTable:
             )
             for row in [header, *rows]
         ]
-        about = [f"{name}: {value}" for name, value in self.about.items()]
-        return "\n".join([self.title, *lines, *about])
+        return "\n".join([self.title, *lines, *self._origin()])
+
+    def _origin(self) -> list[str]:
+        return [f"{name}: {value}" for name, value in self.about.items()]
+
+    def _as_table(self) -> Table:
+        return Table(self.title, *self.cells(), "\n".join(self._origin()))
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Give the table as texts, as it is shown.
+
+        Returns:
+            Tuple: names of columns, and a list of texts per row.
+        """
+        header = [self.index_name, *self.columns]
+        return header, [[str(name), *map(shown_number, row)] for name, row in self.rows()]
 
     def rows(self) -> list[tuple[Any, tuple[float, ...]]]:
         """Give the table row by row.

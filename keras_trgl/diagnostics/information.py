@@ -15,6 +15,7 @@ from keras_trgl.diagnostics.seen import Seen, see
 from keras_trgl.heads.infopro import InfoProHead
 from keras_trgl.methods.decoder import WIDTH, Decoder, grids
 from keras_trgl.network.live_seeds import build_seeded
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 from keras_trgl.scores import class_probabilities, log_loss
 from keras_trgl.seeds import HEAD, METHOD_LAYER
@@ -103,7 +104,7 @@ def informed(seen: Seen, fraction: float = 0.3, epochs: int = 60) -> DepthTable:
     shares = np.bincount(labels[test]) / len(test)
     entropy = -sum(share * math.log(share) for share in shares if share)
     found: dict[str, dict[int, float]] = {"label": {}, "accuracy": {}, "input": {}}
-    bar = keras.utils.Progbar(len(seen.depths), verbose=1 if seen.verbose else 0)
+    done = Progress(len(seen.depths), 1 if seen.verbose else 0, "depth")
     for group in _groups(seen):
         probes = {}
         for depth, given in group.items():
@@ -123,7 +124,7 @@ def informed(seen: Seen, fraction: float = 0.3, epochs: int = 60) -> DepthTable:
                 chances = class_probabilities(logits, "logits")
                 found[kind][depth] = entropy - log_loss(chances, labels[test])
                 found["accuracy"][depth] = (chances.argmax(1) == labels[test]).mean()
-        bar.add(len(group))
+        done(len(group))
     about = seen.about(
         entropy=f"H(y) = {entropy:.4f} nats",
         probe=f"at most {epochs} epochs on {len(train)} rows, judged on {len(test)}; images by "

@@ -6,7 +6,7 @@ import html
 import io
 from typing import Any
 
-from keras_trgl.diagnostics.depth_table import shown_number
+from keras_trgl.html_table import html_table
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto;
@@ -102,17 +102,5 @@ def _picture(figure: Any, title: str) -> str:
 
 
 def _numbers(table: Any) -> str:
-    header = "".join(
-        f'<th scope="col">{html.escape(str(name))}</th>'
-        for name in (table.index_name, *table.columns)
-    )
-    rows = "\n".join(
-        f'<tr><th scope="row">{html.escape(str(name))}</th>'
-        + "".join(f"<td>{shown_number(one)}</td>" for one in numbers)
-        + "</tr>"
-        for name, numbers in table.rows()
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>\n{rows}\n'
-        "</tbody></table></div>"
-    )
+    header, rows = table.cells()
+    return f'<div class="wide">{html_table(header, rows)}</div>'

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_trgl.diagnostics.assigned import costs_by_depth
@@ -23,6 +22,7 @@ from keras_trgl.diagnostics.similarity import alike
 from keras_trgl.diagnostics.transport import moved
 from keras_trgl.diagnostics.wasserstein import distances
 from keras_trgl.plot.history import history as drawn_history
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
 PAIRED = 1000
@@ -201,10 +201,10 @@ def _tables(
     if history is not None:
         makers["history"] = lambda: history_by_stage(history)
     found = {}
-    bar = keras.utils.Progbar(len(makers), verbose=1 if verbose else 0, unit_name="part")
+    done = Progress(len(makers), 1 if verbose else 0, "part")
     for name, make in makers.items():
         found[name] = make()
-        bar.add(1)
+        done()
     return found
 
 

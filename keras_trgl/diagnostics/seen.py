@@ -20,6 +20,7 @@ from keras_trgl.network.seen_by_depth import (
     pooled,
     walk_of_stages,
 )
+from keras_trgl.progress import Progress
 from keras_trgl.scores import class_probabilities
 
 DEPTH_OF_STAGES = "Depths count from 1 to the number of stages."
@@ -60,12 +61,12 @@ class View:
         """
         check_integer("batch_size", batch_size, 1)
         seer = SeenByDepth(self.walk, wants, depths)
-        bar = keras.utils.Progbar(math.ceil(len(x) / batch_size), verbose=1 if verbose else 0)
+        done = Progress(math.ceil(len(x) / batch_size), 1 if verbose else 0, "batch")
         parts: dict[str, list[Any]] = {}
         for start in range(0, len(x), batch_size):
             for name, values in self.batch(seer, x[start : start + batch_size]).items():
                 parts.setdefault(name, []).append(values)
-            bar.add(1)
+            done()
         return {name: np.concatenate(values) for name, values in parts.items()}
 
     def batch(self, seer: SeenByDepth, x: Any) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_trgl.checks import needed
 from keras_trgl.diagnostics.depth_table import DepthTable, column
 from keras_trgl.diagnostics.sampled import held_out as split
 from keras_trgl.diagnostics.seen import Seen, see
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
 MAX_ITERATIONS = 10_000
@@ -85,7 +85,7 @@ def separable(seen: Seen, fraction: float = 0.3) -> DepthTable:
     labels = seen.sample.labels
     train, test = split(labels, fraction, seen.sample.seed)
     found: dict[str, list[Any]] = {"probe": [], "train": [], "head": []}
-    bar = keras.utils.Progbar(len(seen.depths), verbose=1 if seen.verbose else 0)
+    done = Progress(len(seen.depths), 1 if seen.verbose else 0, "depth")
     for depth in seen.depths:
         vectors = standardized(np.asarray(seen.get("vectors", depth), np.float64), train)
         probe = linear.LogisticRegression(max_iter=MAX_ITERATIONS)
@@ -93,7 +93,7 @@ def separable(seen: Seen, fraction: float = 0.3) -> DepthTable:
         found["probe"].append(probe.score(vectors[test], labels[test]))
         found["train"].append(probe.score(vectors[train], labels[train]))
         found["head"].append(_accuracy(seen.get("prediction", depth), labels, test))
-        bar.add(1)
+        done()
     if not seen.view.is_greedy:
         del found["head"]
     about = seen.about(

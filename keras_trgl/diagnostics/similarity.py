@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_trgl.checks import check_integer
 from keras_trgl.diagnostics.depth_table import DepthTable
 from keras_trgl.diagnostics.sampled import draw
 from keras_trgl.diagnostics.seen import Seen, see, view_of
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
 LEAST = 4
@@ -97,14 +97,14 @@ def alike(seen: Seen, other: Seen | None = None) -> DepthTable:
     second = seen if other is None else other
     sums = np.zeros((len(seen.depths), len(second.depths)))
     own, others = np.zeros(len(seen.depths)), np.zeros(len(second.depths))
-    bar = keras.utils.Progbar(batches, verbose=1 if seen.verbose else 0)
+    done = Progress(batches, 1 if seen.verbose else 0, "batch")
     for start in range(0, batches * size, size):
         left = _kernels(seen, slice(start, start + size))
         right = left if other is None else _kernels(other, slice(start, start + size))
         own += [hsic(one, one) for one in left]
         others += [hsic(one, one) for one in right]
         sums += [[hsic(one, two) for two in right] for one in left]
-        bar.add(1)
+        done()
     scale = np.sqrt(np.maximum(np.outer(own, others), 0.0))
     values = np.divide(sums, scale, out=np.full_like(sums, math.nan), where=scale > 0)
     about = seen.about(

@@ -1,13 +1,12 @@
 """The depth to ship, and when a row may leave early, from held-out data and measured time."""
 
 import dataclasses
-import time
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_trgl.checks import check_choice
 from keras_trgl.export.calibration import Calibration, checked, parts
@@ -15,23 +14,28 @@ from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
 from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.intake import check_one_input
+from keras_trgl.export.latencies import latencies
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.risk_bound import check_enough, last_safe
 from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import shared_path, threshold_path
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.network.door import the_one
 from keras_trgl.network.truncate import AllExits
 from keras_trgl.plot.exits import exits as draw_exits
+from keras_trgl.progress import Progress
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 from keras_trgl.scores import class_indices
 
 GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
+ROWS = 32
+"""Rows that are predicted at once."""
 
 
 @public
 @dataclasses.dataclass(frozen=True, repr=False)
-class ExitChoice:
+class ExitChoice(InNotebooks):
     """A depth, thresholds of early exit, and the measurements they come from.
 
     Args:
@@ -86,6 +90,19 @@ class ExitChoice:
             f"{early['mean_depth']:.3g}, mean {1e3 * early['mean_latency']:.3g} ms.\n"
             f"{self.promise or 'No bound on the risk was asked for.'}"
         )
+
+    def _as_table(self) -> Table:
+        thresholds = [f"{one:.3g}" for one in self.thresholds]
+        columns: dict[str, Sequence[Any]] = {
+            "depth": range(1, len(self.accuracy) + 1),
+            "accuracy": [f"{one:.4g}" for one in self.accuracy],
+            "ms a call": [f"{1e3 * one:.3g}" for one in self.latency],
+            "leaves at": [*thresholds, "always"],
+        }
+        if self.temperatures is not None:
+            columns["temperature"] = [f"{one:.3g}" for one in self.temperatures]
+        rows = zip(*columns.values(), strict=True)
+        return Table(f"Depth {self.depth} of {len(self.accuracy)}", [*columns], rows, str(self))
 
     def outputs(self, **kwargs: Any) -> Outputs:
         """Give the options of an export that does as was chosen.
@@ -151,7 +168,7 @@ def choose_exit(
     risk: float | None = None,
     predictions: str = "logits",
     calibration: Calibration | None = None,
-    verbose: int = 0,
+    verbose: Any = "auto",
 ) -> ExitChoice:
     """Choose the depth to ship and calibrate early exit, on data held out from training.
 
@@ -186,7 +203,8 @@ def choose_exit(
             `"logits"`.
         calibration: `Calibration`, how thresholds are fitted and depths are timed. `None` is
             `Calibration()`. Defaults to `None`.
-        verbose: int. 1 shows a bar while depths are timed. Defaults to `0`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExitChoice`.
@@ -202,7 +220,7 @@ def choose_exit(
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(8, 8, 1), widths=(2, 2, 2))
         >>> model = trgl.GreedyModel.from_blocks(blocks, [2, 1], trgl.heads.LinearHead(3), seed=0)
         >>> x, y = np.zeros((6, 8, 8, 1), "float32"), np.zeros(6, int)
-        >>> trgl.export.choose_exit(model, (x, y), max_drop=1.0).depth in (1, 2)
+        >>> trgl.export.choose_exit(model, (x, y), max_drop=1.0, verbose=0).depth in (1, 2)
         True
     """
     goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
@@ -214,12 +232,14 @@ def choose_exit(
     _check_rows(len(labels), goal, bound, calibration)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
-    found = AllExits(stages, heads, "exits").predict(x, verbose=0)
+    done = Progress(math.ceil(len(x) / ROWS) + len(heads) + calibration.repeats, verbose)
+    counts = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda *_, **__: done())
+    found = AllExits(stages, heads, "exits").predict(x, ROWS, 0, callbacks=[counts])
     _check_labels(np.asarray(data[1]), labels, found[-1].shape[-1])
     options = Outputs(predictions, average=calibration.average)
     exits = Exits(stages, heads, shape, Inputs(), options, range(1, len(found) + 1))
     rows = np.resize(x, (calibration.batch_size, *exits.spec.shape[1:]))
-    latency = _latencies(exits, rows, calibration.repeats, verbose)
+    latency = latencies(exits, rows, calibration.repeats, done)
     return _choice(found, labels, latency, goal, bound, predictions, calibration)
 
 
@@ -409,22 +429,3 @@ def _check_labels(given: Any, labels: Any, units: int) -> None:
             f"Labels must be numbers of classes, 0 to {units - 1}. Received: "
             f"{', '.join(map(str, strange[:5]))}{', …' if len(strange) > 5 else ''}. {way_out}"
         )
-
-
-def _latencies(exits: Exits, batch: Any, repeats: int, verbose: int) -> Any:
-    """Give the median seconds of a call of each depth; calls of all depths take turns."""
-    calls = [tf.function(exits.single(depth), autograph=False) for depth in exits.depths]
-    rows = tf.constant(batch)
-    rows = rows if rows.dtype == tf.string else tf.cast(rows, exits.spec.dtype)
-    seconds = np.empty((repeats, len(calls)))
-    # The first call traces.
-    for call in calls:
-        call(rows)
-    bar = keras.utils.Progbar(repeats, verbose=verbose, unit_name="round")
-    for number, round_ in enumerate(seconds, start=1):
-        for k, call in enumerate(calls):
-            begin = time.perf_counter()
-            call(rows)["class_id"].numpy()
-            round_[k] = time.perf_counter() - begin
-        bar.update(number)
-    return np.median(seconds, 0)

@@ -30,6 +30,7 @@ from keras_trgl.export.signatures import Exits
 from keras_trgl.export.verify import ExportMismatchError, LiveModel, sample_of
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.passing import main
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 from keras_trgl.types import Tensor
 
@@ -49,6 +50,7 @@ def export_litert(
     representative_data: Any = None,
     inputs: Inputs | None = None,
     check: bool = True,
+    verbose: Any = "auto",
 ) -> ExportReport:
     """Write F_k∘G_k as a `.tflite` file for LiteRT, and tell how far it is from the live model.
 
@@ -71,6 +73,8 @@ def export_litert(
             Defaults to `None`.
         check: bool. Whether to run the file, which takes the extra `[litert]`. Defaults to
             `True`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExportReport`; not checked, its difference is NaN.
@@ -87,7 +91,7 @@ def export_litert(
         >>> model = trgl.GreedyModel.from_blocks(blocks, [2, 1], trgl.heads.LinearHead(3), seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "depth1.tflite")
-        ...     trgl.export.export_litert(model, 1, path, check=False).bytes > 1000
+        ...     trgl.export.export_litert(model, 1, path, check=False, verbose=0).bytes > 1000
         True
     """
     check_choice("quantization", quantization, QUANTIZATIONS)
@@ -101,9 +105,11 @@ def export_litert(
         options["target_spec"] = {"supported_types": [tf.float16]}
     if quantization == "int8":
         options |= _int8(representative_data, inputs)
-    exporter = _Exporter(model, depth, path, ".tflite", inputs)
+    exporter = _Exporter(
+        model, depth, path, ".tflite", inputs, Progress(2 + bool(check), verbose, "part")
+    )
     with exporter.written() as file:
-        exporter.servable.export(file, format="litert", verbose=False, **options)
+        exporter.export(file, "litert", **options)
         run = _litert_runner(file) if check else None
         return exporter.report(run, "LiteRT", representative_data, quantization == "float32")
 
@@ -116,6 +122,7 @@ def export_onnx(
     opset: int = 18,
     inputs: Inputs | None = None,
     check: bool = True,
+    verbose: Any = "auto",
 ) -> ExportReport:
     """Write F_k∘G_k as an `.onnx` file, and compare it with the live model in ONNX Runtime.
 
@@ -127,6 +134,8 @@ def export_onnx(
         inputs: `Inputs`: type and preprocessing. `None` means data as the model takes them.
             Defaults to `None`.
         check: bool. Whether to run the file. Defaults to `True`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExportReport`; not checked, its difference is NaN.
@@ -147,18 +156,24 @@ def export_onnx(
         ValueError: `path` must end in '.onnx'. Received: depth1.tflite.
     """
     check_integer("opset", opset, 7)
-    exporter = _Exporter(model, depth, path, ".onnx", inputs or Inputs())
+    done = Progress(2 + bool(check), verbose, "part")
+    exporter = _Exporter(model, depth, path, ".onnx", inputs or Inputs(), done)
     needed("tf2onnx", "onnx", "An ONNX file")
     if check:
         needed("onnxruntime", "onnx", "The check of an ONNX file")
     with exporter.written() as file:
-        exporter.servable.export(file, format="onnx", opset_version=opset, verbose=False)
+        exporter.export(file, "onnx", opset_version=opset)
         return exporter.report(_onnx_runner(file) if check else None, "ONNX Runtime")
 
 
 @public
 def export_openvino(
-    model: Any, depth: int, path: Any, inputs: Inputs | None = None, check: bool = True
+    model: Any,
+    depth: int,
+    path: Any,
+    inputs: Inputs | None = None,
+    check: bool = True,
+    verbose: Any = "auto",
 ) -> ExportReport:
     """Write F_k∘G_k as `.xml` and `.bin` for OpenVINO, and compare it with the live model there.
 
@@ -169,6 +184,8 @@ def export_openvino(
         inputs: `Inputs`: type and preprocessing. `None` means data as the model takes them.
             Defaults to `None`.
         check: bool. Whether to run the file. Defaults to `True`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExportReport`, with the bytes of both files; not checked, its difference is NaN.
@@ -188,12 +205,13 @@ def export_openvino(
         Traceback (most recent call last):
         ValueError: `path` must end in '.xml'. Received: depth1.onnx.
     """
-    exporter = _Exporter(model, depth, path, ".xml", inputs or Inputs())
+    done = Progress(2 + bool(check), verbose, "part")
+    exporter = _Exporter(model, depth, path, ".xml", inputs or Inputs(), done)
     needed("openvino", "openvino", "An OpenVINO file")
     # Keras's exporter imports it without saying so.
     needed("scipy", "openvino", "An OpenVINO file")
     with exporter.written() as file:
-        exporter.servable.export(file, format="openvino", verbose=False)
+        exporter.export(file, "openvino")
         return exporter.report(_openvino_runner(file) if check else None, "OpenVINO")
 
 
@@ -222,12 +240,17 @@ class _Depth(keras.layers.Layer):
 class _Exporter:
     """One depth on its way into a file.
 
+    Traced, converted, checked: `done` is called after each.
+
     Raises:
         ValueError: the model, the depth, the ending or the preprocessing will not do.
         FileExistsError: the file is there.
     """
 
-    def __init__(self, model: Any, depth: int, path: Any, ending: str, inputs: Inputs) -> None:
+    def __init__(
+        self, model: Any, depth: int, path: Any, ending: str, inputs: Inputs, done: Progress
+    ) -> None:
+        self._done = done
         check_model(model)
         check_depth(model, depth)
         self.path = Path(path)
@@ -251,9 +274,10 @@ class _Exporter:
         self._spec = Exits(stages, heads, shape, inputs, Outputs(), [depth]).spec
         kind = self._spec.dtype.name
         data = keras.Input(self._spec.shape[1:], dtype=kind, name="inputs")
-        self.servable = keras.Model(data, {NAME: _Depth(stages, heads[-1], inputs)(data)})
+        self._servable = keras.Model(data, {NAME: _Depth(stages, heads[-1], inputs)(data)})
         # Keras exports only what was called.
-        self.servable(sample_of(self._spec)[:1])
+        self._servable(sample_of(self._spec)[:1])
+        done()
 
     @contextlib.contextmanager
     def written(self) -> Iterator[str]:
@@ -261,6 +285,11 @@ class _Exporter:
         with written_file(self.path) as aside:
             self._aside = aside
             yield str(aside)
+
+    def export(self, file: str, format: str, **options: Any) -> None:
+        """Let Keras write the file."""
+        self._servable.export(file, format=format, verbose=False, **options)
+        self._done()
 
     def report(
         self, run: Runner | None, runtime: str, sample: Any = None, exact: bool = True
@@ -289,6 +318,7 @@ class _Exporter:
             largest = max(largest, float(np.abs(got - wanted).max()))
             same = got.argmax(-1) == wanted.argmax(-1)
             agreement = min(agreement, float(same.mean()))
+        self._done()
         return ExportReport(self.path, size, largest, agreement=agreement, checked_in=runtime)
 
 

@@ -1,6 +1,7 @@
 """SavedModels for TensorFlow Serving: every depth in one, or one depth alone."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from keras_trgl.export.verify import (
 )
 from keras_trgl.export.warmup import check_can_write, replay_requests, write_requests
 from keras_trgl.layers.inner import inner_layers
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
 TABLES = (keras.layers.IntegerLookup, keras.layers.StringLookup)
@@ -44,6 +46,7 @@ def export_serving(
     inputs: Inputs | None = None,
     outputs: Outputs | None = None,
     files: ServerFiles | None = None,
+    verbose: Any = "auto",
 ) -> ExportReport:
     """Publish all depths as one version of a SavedModel, and tell what was published.
 
@@ -66,6 +69,8 @@ def export_serving(
             the model takes them. Defaults to `None`.
         outputs: `Outputs`: class names, thresholds, the default depth. Defaults to `None`.
         files: `ServerFiles`: warm-up requests, `models.config`. Defaults to `None`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExportReport`.
@@ -85,7 +90,7 @@ def export_serving(
         >>> model = trgl.GreedyModel.from_blocks(blocks, [2, 1], trgl.heads.LinearHead(3), seed=0)
         >>> outputs = trgl.export.Outputs(thresholds=0.9)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     trgl.export.export_serving(model, folder, outputs=outputs).signatures
+        ...     trgl.export.export_serving(model, folder, outputs=outputs, verbose=0).signatures
         ('serving_default', 'exit_1', 'exit_2', 'all_exits', 'confident_exit')
     """
     check_model(model)
@@ -95,7 +100,10 @@ def export_serving(
     if outputs.default_exit is not None:
         check_depth(model, outputs.default_exit)
     depths = range(1, model.num_stages + 1)
-    return _publish(model, list(depths), base_dir, version, inputs, outputs, files, thresholds)
+    done = Progress(1, verbose, "part")
+    return _publish(
+        model, list(depths), base_dir, version, inputs, outputs, files, thresholds, done
+    )
 
 
 @public
@@ -107,6 +115,7 @@ def export_exit(
     inputs: Inputs | None = None,
     outputs: Outputs | None = None,
     files: ServerFiles | None = None,
+    verbose: Any = "auto",
 ) -> ExportReport:
     """Publish F_k∘G_k alone: stages 1…k and head k, and nothing of the others.
 
@@ -121,6 +130,8 @@ def export_exit(
         inputs: as in `export_serving`. Defaults to `None`.
         outputs: as in `export_serving`, without thresholds. Defaults to `None`.
         files: as in `export_serving`. Defaults to `None`.
+        verbose: int 0, 1 or 2, or `"auto"`, as in Keras: whether progress is shown; `"auto"` shows
+            it once two seconds are over. Defaults to `"auto"`.
 
     Returns:
         `ExportReport`.
@@ -137,7 +148,7 @@ def export_exit(
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(8, 8, 1), widths=(2, 2, 2))
         >>> model = trgl.GreedyModel.from_blocks(blocks, [2, 1], trgl.heads.LinearHead(3), seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     trgl.export.export_exit(model, 1, folder).signatures
+        ...     trgl.export.export_exit(model, 1, folder, verbose=0).signatures
         ('serving_default', 'exit_1')
     """
     check_model(model)
@@ -150,7 +161,8 @@ def export_exit(
             f"thresholds={outputs.thresholds}, default_exit={outputs.default_exit}. Use "
             "`export_serving` for several depths."
         )
-    return _publish(model, [depth], base_dir, version, inputs, outputs, files, None)
+    done = Progress(1, verbose, "part")
+    return _publish(model, [depth], base_dir, version, inputs, outputs, files, None, done)
 
 
 def _publish(
@@ -162,6 +174,7 @@ def _publish(
     outputs: Outputs,
     files: ServerFiles | None,
     thresholds: tuple[float, ...] | None,
+    done: Progress,
 ) -> ExportReport:
     inputs, files = inputs or Inputs(), files or ServerFiles()
     check_can_write(files.warmup)
@@ -172,19 +185,25 @@ def _publish(
     exits = Exits(own_stages, own_heads, shape, inputs, outputs, depths)
     outputs.check_classes(exits.units)
     wanted = signatures(exits, inputs, thresholds)
+    # Tracing, writing, loading, a check of each signature, requests.
+    done.total = 3 + len(wanted) + bool(files.warmup)
     name = served_name(files, Path(base_dir).absolute())
     base = base_folder(base_dir)
     number = check_version(base, version)
     check_labels(files, base, number)
+    done()
     with contextlib.ExitStack() as stack:
         if files.model_config:
             text = model_config(files, name)
             stack.enter_context(written_text(base / CONFIG_FILE, text))
         aside = stack.enter_context(written_version(base, number))
         _write(wanted, aside, own_stages)
+        done()
         samples = _samples(wanted)
         loaded = tf.saved_model.load(str(aside))
-        difference = _compare(loaded, live, samples, depths, outputs, thresholds)
+        done()
+        compared = done.of(samples.items())
+        difference = _compare(loaded, live, compared, depths, outputs, thresholds)
         used = [block for stage in stages for block in stage.blocks]
         used += [head for k, head in enumerate(heads, 1) if k in depths or outputs.average]
         if isinstance(inputs.preprocess, keras.layers.Layer):
@@ -194,6 +213,7 @@ def _publish(
         if files.warmup:
             write_requests(aside, samples, files.warmup, name)
             requests = replay_requests(aside, loaded)
+            done()
     path = base / str(number)
     return ExportReport(
         path, size_of(path), difference, numbers, number, tuple(wanted), warmup_requests=requests
@@ -223,7 +243,7 @@ def _samples(wanted: dict[str, Signature]) -> dict[str, dict[str, Any]]:
 def _compare(
     loaded: Any,
     live: LiveModel,
-    samples: dict[str, dict[str, Any]],
+    samples: Iterable[tuple[str, dict[str, Any]]],
     depths: list[int],
     outputs: Outputs,
     thresholds: tuple[float, ...] | None,
@@ -231,7 +251,7 @@ def _compare(
     """Compare every signature with the live model, as a batch and row by row."""
     default = outputs.default_exit or depths[-1]
     largest = 0.0
-    for name, arrays in samples.items():
+    for name, arrays in samples:
         rows: Any = arrays if len(arrays) > 1 else next(iter(arrays.values()))
         if name == "encoded":
             rows = np.stack([tf.io.decode_image(one).numpy() for one in rows])

@@ -27,8 +27,9 @@ from keras_trgl.feeding.batch_forms import (
     spec_of,
     split,
 )
-from keras_trgl.feeding.feature_store import open_store
+from keras_trgl.feeding.feature_store import MIB, open_store
 from keras_trgl.network.passing import apart, together
+from keras_trgl.progress import Progress, tell
 from keras_trgl.regimes.feature_cache import FeatureCache
 
 Apply = Callable[[Any], Any]
@@ -99,6 +100,8 @@ class CachedFeatures:
             computed from, are kept too; then `x` is a pair (features, data). Defaults to `False`.
         take: function that gives `x` of the data as the first stage takes it. Defaults to `None`,
             as it is.
+        verbose: 0, 1, 2 or `"auto"`, as in `fit`: whether a line tells of features that are
+            computed, and, but for 2, a bar where that takes a while. Defaults to `0`.
 
     Attributes:
         level: int. Stage, counted from 0, whose inputs are there; at 0 nothing is kept.
@@ -116,9 +119,11 @@ class CachedFeatures:
         shuffle: bool = True,
         needs_data: bool = False,
         take: Apply | None = None,
+        verbose: Any = 0,
     ) -> None:
         check_integer("seed", seed, 0)
         self.level = 0
+        self._verbose = verbose
         self._cache = cache
         self._kept: _Kept | None = None
         self._needs_data = needs_data
@@ -170,7 +175,7 @@ class CachedFeatures:
             self.close()
             return
         present = self._kept if self.level < level else None
-        kept = self._compute(present, stages[self.level if present else 0 : level])
+        kept = self._compute(present, stages[self.level if present else 0 : level], level)
         if present is not None:
             # The new features' now: closing the old ones leaves it open.
             kept.data, present.data = present.data, None
@@ -200,8 +205,10 @@ class CachedFeatures:
             self._kept.close()
         self._kept, self.level = None, 0
 
-    def _compute(self, present: _Kept | None, stages: Sequence[Apply]) -> _Kept:
+    def _compute(self, present: _Kept | None, stages: Sequence[Apply], level: int) -> _Kept:
+        done = Progress(1, "auto" if self._verbose in (1, "auto") else 0, "row")
         num_rows, held = self._source.room(present)
+        done.total = num_rows
         stops: list[int] = []
         rests: list[Any] = []
         made: list[Any] = []
@@ -218,14 +225,22 @@ class CachedFeatures:
                     shape, dtype = leaf.shape[1:], leaf.dtype
                     made.append(open_store(self._cache, num_rows, shape, dtype, beside))
                     undo.callback(made[-1].close)
+                if not stops:
+                    self._tell(made, level)
                 start = stops[-1] if stops else 0
                 for store, leaf in zip(made, leaves_of(kept), strict=True):
                     store.write(start, np.asarray(leaf))
                 stops.append(start + length(inputs))
                 rests.append(rest)
+                done(length(inputs))
             undo.pop_all()
         features, data = tf.nest.pack_sequence_as(kept, [*made, *[None] * (not keeps_data)])
         return _Kept(features, stops, rests, data)
+
+    def _tell(self, stores: Sequence[Any], level: int) -> None:
+        if self._verbose:
+            size = sum(store.nbytes for store in stores) / MIB
+            tell(f"caching features: {size:,.1f} MiB, the input of stage {level + 1}")
 
 
 class _Examples:

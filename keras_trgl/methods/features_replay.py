@@ -1,5 +1,7 @@
 """Features Replay: late gradients, through the weights of now."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -62,3 +64,7 @@ class FeaturesReplay(DelayedMethod):
         pairs = zip(keras.tree.flatten(features), keras.tree.flatten(gradients), strict=True)
         found = [ops.sum(ops.cast(h, d.dtype) * d) for h, d in pairs if d is not None]
         return {"task": sum(found[1:], found[0])}
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the configuration."""
+        return {"doubles_first_rate": self.doubles_first_rate}

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.types import Shape
 
 
@@ -28,8 +29,11 @@ class CutRow(NamedTuple):
     bytes: int | None
 
 
-class CutTable(list[CutRow]):
+class CutTable(list[CutRow], InNotebooks):
     """Rows, one per stage, that print as a table."""
+
+    def _as_table(self) -> Table:
+        return Table("Cuts", CutRow._fields, map(_cells, self))
 
     def __repr__(self) -> str:
         cells: list[tuple[str, ...]] = [CutRow._fields, *map(_cells, self)]

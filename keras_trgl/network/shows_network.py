@@ -4,12 +4,14 @@ from typing import Any
 
 import keras
 
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
+from keras_trgl.network.summary import network_table
 from keras_trgl.types import Shape, Tensor
 
 
-class ShowsNetwork(keras.Model):
+class ShowsNetwork(keras.Model, InNotebooks):
     """A Keras model whose layers and predictions are those of a `StagedNetwork`.
 
     A member sets `_network`.
@@ -87,6 +89,11 @@ class ShowsNetwork(keras.Model):
         if index is None and name is not None:
             found = next((one for one in self._network.every_layer if one.name == name), None)
         return super().get_layer(name, index) if found is None else found
+
+    def _as_table(self) -> Table | None:
+        # A subclass may be shown before its `__init__` is done.
+        network = getattr(self, "_network", None)
+        return None if network is None else network_table(self.name, network)
 
     @property
     def heads(self) -> list[keras.layers.Layer]:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_trgl.checks import check_integer
+from keras_trgl.html_table import Table
 from keras_trgl.layers.chain import main_shape, output_shape
 from keras_trgl.layers.stage import residual_units
 from keras_trgl.network.ownership import method_layers
@@ -213,27 +214,43 @@ def stage_table(
         for row in [header, *table]
     ]
     lines.insert(1, "-" * max(len(line) for line in lines))
+    end = _total(network) + (told if is_built else "")
+    return "\n".join([_title(name, network), "", *lines, "", end])
+
+
+def _title(name: str, network: StagedNetwork) -> str:
+    count = network.num_stages
+    return f'Model "{name}": {count} stage{"s" if count > 1 else ""}, {network.method!r}'
+
+
+def _total(network: StagedNetwork) -> str:
+    """Give the sentence below the table."""
+    if network.input_shape is None:
+        return (
+            "Not built: shapes and parameters are told once it is. Call it on data, `fit`, or "
+            "`model.build(input_shape)`."
+        )
     counts = [
         _count(layer)
         for part in network.parts
         for layer in (part.stage, part.head, *part.layers.values())
     ]
     trained, total = (sum(numbers) for numbers in zip(*counts, strict=True))
-    end = (
-        f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage." + told
-    )
-    if not is_built:
-        end = (
-            "Not built: shapes and parameters are told once it is. Call it on data, `fit`, or "
-            "`model.build(input_shape)`."
-        )
-    return "\n".join(
-        [
-            f'Model "{name}": {network.num_stages} stage{"s" if network.num_stages > 1 else ""}, '
-            f"{network.method!r}",
-            "",
-            *lines,
-            "",
-            end,
-        ]
-    )
+    return f"Parameters: {total:,}, of them trained: {trained:,}. No gradient crosses a stage."
+
+
+def network_table(name: str, network: StagedNetwork) -> Table:
+    """Give what a notebook shows of a model: a row per stage, with its head.
+
+    Args:
+        name: str. The model's name.
+        network: its stages and heads.
+    """
+    header = ("stage", "layer", "blocks", "parameters", "output", "head", "parameters", "output")
+    rows: list[tuple[str, ...]] = []
+    for (kind, layer, blocks, _, output, count, *_), k in _rows(network, (), False):
+        if kind.startswith("stage "):
+            rows.append((str(k + 1), layer, blocks, count, output, "none", "", ""))
+        elif kind.startswith("head "):
+            rows[-1] = (*rows[-1][:5], layer, count, output)
+    return Table(_title(name, network), header, rows, _total(network))

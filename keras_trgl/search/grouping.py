@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_trgl.datasets.image_data import stratified
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
@@ -27,7 +28,7 @@ class Tried:
 
 @public
 @dataclasses.dataclass(frozen=True, repr=False)
-class Grouping:
+class Grouping(InNotebooks):
     """Stages that a search found, and the head at each cut.
 
     Args:
@@ -76,6 +77,13 @@ class Grouping:
             for one in self.tried
         ]
         return "\n".join(lines)
+
+    def _as_table(self) -> Table:
+        found = zip(self.stage_sizes, (*self.choices, "the last"), strict=True)
+        rows = [(k, *cells) for k, cells in enumerate(found, start=1)]
+        return Table(
+            repr(self), ("stage", "blocks", "head"), rows, self.table if self.tried else ""
+        )
 
 
 def copies(layers: Sequence[Any], what: str) -> list[Any]:

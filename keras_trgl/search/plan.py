@@ -9,6 +9,7 @@ import keras
 
 from keras_trgl.checks import check_integer
 from keras_trgl.greedy_model import GreedyModel
+from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.plot.memory import memory
 from keras_trgl.recording import shown
@@ -29,6 +30,10 @@ WORK_OF_STAGE, WORK_OF_HALVING, WORK_OF_REMAT = 0.01, 0.05, 1 / 3
 """More time of a step, as shares: for a head, for parts half as large, for a second run."""
 
 
+WEIGHED = ("stages", "parts", "remat", "MiB", "work", "fits")
+"""What the table tells of each way that was weighed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Weighed:
     """A way to train that was weighed, with its predicted bytes and more work, as a share."""
@@ -42,7 +47,7 @@ class Weighed:
 
 @public
 @dataclasses.dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(InNotebooks):
     """How a network is trained within a budget of bytes.
 
     Args:
@@ -58,7 +63,8 @@ class Plan:
     Example:
         >>> import keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
-        >>> found = trgl.plan(blocks, 32, 2**24, head=trgl.heads.LinearHead(10), optimizer="sgd")
+        >>> head = trgl.heads.LinearHead(10)
+        >>> found = trgl.plan(blocks, 32, 2**24, head=head, optimizer="sgd", verbose=0)
         >>> found.stage_sizes, found.remat, found.micro_batches
         ((3,), False, 1)
     """
@@ -84,14 +90,25 @@ class Plan:
     @property
     def table(self) -> str:
         """What was weighed, a row per way, as text."""
-        lines = [f"{'stages':>6}  {'parts':>5}  {'remat':>5}  {'MiB':>9}  {'work':>5}  fits"]
-        for one in self.weighed:
-            fits = "yes" if one.predicted_bytes <= self.max_bytes else "no"
-            lines.append(
-                f"{len(one.stage_sizes):>6}  {one.micro_batches:>5}  {one.remat!s:>5}  "
-                f"{one.predicted_bytes / 2**20:>9.1f}  {1 + one.work:>5.2f}  {fits}"
+        widths = (6, 5, 5, 9, 5, 0)
+        return "\n".join(
+            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+            for row in (WEIGHED, *self._cells())
+        )
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                *(str(len(one.stage_sizes)), str(one.micro_batches), str(one.remat)),
+                *(f"{one.predicted_bytes / 2**20:.1f}", f"{1 + one.work:.2f}"),
+                "yes" if one.predicted_bytes <= self.max_bytes else "no",
             )
-        return "\n".join(lines)
+            for one in self.weighed
+        ]
+
+    def _as_table(self) -> Table:
+        notes = "The first that fits is the plan: least work comes first."
+        return Table(repr(self), WEIGHED, self._cells(), notes)
 
     def make(self, loss: Any = None, **kwargs: Any) -> GreedyModel:
         """Make the model, compiled with the plan's optimizer, parts and remat.
@@ -168,7 +185,7 @@ def plan(
     Example:
         >>> import keras_trgl as trgl
         >>> blocks = trgl.architectures.resnet(depth=8, input_shape=(16, 16, 3))
-        >>> found = trgl.plan(blocks, 32, 8 * 2**20, head=trgl.heads.LinearHead(10))
+        >>> found = trgl.plan(blocks, 32, 8 * 2**20, trgl.heads.LinearHead(10), verbose=0)
         >>> found.predicted_bytes <= 8 * 2**20, sum(found.stage_sizes)
         (True, 3)
         >>> model = found.make("mse", seed=0)

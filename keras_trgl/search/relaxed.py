@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_trgl.datasets.batch_stream import BatchStream
 from keras_trgl.greedy_model import GreedyModel
+from keras_trgl.progress import Progress
 from keras_trgl.search.grouping import copies
 
 BETAS = (0.5, 0.999)
@@ -211,7 +212,7 @@ def search_relaxed(
     adam = keras.optimizers.Adam(budget.search_rate, *BETAS)
     adam.build([alpha, beta])
     steps = budget.pretrain_steps + budget.outer_steps
-    bar = keras.utils.Progbar(steps, unit_name="step") if progress else None
+    done = Progress(steps, int(progress))
     values, store = network.start(), []
     marks = set(np.linspace(budget.pretrain_steps, 1, budget.snapshots).astype(int).tolist())
     mixture = mixture_of(alpha.value, beta.value)
@@ -219,10 +220,9 @@ def search_relaxed(
         values = network.step(*values, mixture, *next(training))
         if step in marks:
             store.append(values)
-        if bar is not None:
-            bar.update(step)
+        done()
     rng, loss = np.random.default_rng(seed), 0.0
-    for step in range(budget.outer_steps):
+    for _ in range(budget.outer_steps):
         place = int(rng.integers(len(store)))
         held = next(judging)
         with tf.GradientTape() as tape:
@@ -235,7 +235,6 @@ def search_relaxed(
         if all(np.all(np.isfinite(one)) for one in found):
             adam.apply([one + DECAY * v for one, v in zip(found, at, strict=True)], [alpha, beta])
             store[place], loss = values, float(judged)
-        if bar is not None:
-            bar.update(budget.pretrain_steps + step + 1)
+        done()
     cut, best = mixture_of(alpha.value, beta.value)
     return loss, [float(one) for one in cut[:, 1]], [int(one) for one in np.argmax(best, axis=-1)]

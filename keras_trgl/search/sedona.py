@@ -18,6 +18,7 @@ from keras_trgl.checks import (
 from keras_trgl.datasets.batch_stream import BatchStream
 from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.heads.sedona import SedonaHead
+from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 from keras_trgl.search.grouping import Grouping, Tried, copies, groupings, held_apart
 from keras_trgl.search.relaxed import Budget, search_relaxed
@@ -280,12 +281,11 @@ def _halve(
         left = [left[place] for place in sorted(drawn)]
     rounds = max(1, math.ceil(math.log2(len(left))))
     total = sum(math.ceil(len(left) / 2**r) for r in range(rounds))
-    bar = keras.utils.Progbar(total, unit_name="training") if progress else None
+    count = Progress(total, int(progress), "training")
     x, y, held_x, held_y = data
     stream = BatchStream(x, y, batch_size=budget.batch_size, seed=seed)
     models: dict[Any, Any] = {}
     tried: list[Tried] = []
-    done = 0
     for r in range(rounds):
         losses = {}
         for one in left:
@@ -304,9 +304,7 @@ def _halve(
             sizes, chosen = one
             spent = (2 ** (r + 1) - 1) * budget.steps
             tried.append(Tried(sizes, chosen, spent, losses[one]))
-            done += 1
-            if bar is not None:
-                bar.update(done)
+            count()
         left = sorted(left, key=lambda one: losses[one])[: math.ceil(len(left) / 2)]
         models = {one: models[one] for one in left}
     sizes, chosen = left[0]

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_trgl.layers.chain import main_shape, output_shape, passes_several
+from keras_trgl.progress import Progress
 from keras_trgl.splitting.kinds import kind_of
-from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.stage_bytes import beside
 from keras_trgl.splitting.traced_bytes import BlockBytes, TracedBlock, tensor_bytes
 from keras_trgl.types import Shape, StagePlace
@@ -100,7 +100,7 @@ class NetworkBytes:
             self.data = batch_size * sum(rows)
         now: Any = (None, *shape)
         self._sides = [(now, dtype)]
-        done = Progress(len(blocks), verbose)
+        done = Progress(len(blocks), verbose, "kind")
         for place, block in enumerate(done.of(blocks)):
             self.blocks.append(self._traced(block, now, dtype, reduction, place > 0))
             now, dtype = shape_after(block, now), block.compute_dtype

@@ -16,12 +16,12 @@ from keras_trgl.devices import current_device
 from keras_trgl.layers.chain import build_layer, passes_several
 from keras_trgl.layers.copying import copy_layer
 from keras_trgl.layers.inner import config_of, follow_format
+from keras_trgl.progress import Progress
 from keras_trgl.recording import shown
 from keras_trgl.registration import public
 from keras_trgl.splitting.activation_bytes import activation_bytes
 from keras_trgl.splitting.kinds import kind_of
 from keras_trgl.splitting.network_bytes import NetworkBytes, shape_after
-from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.stage_bytes import check_layers, data_shape, stage_bytes
 from keras_trgl.splitting.units import units_of
 from keras_trgl.types import Shape
@@ -126,7 +126,7 @@ def profile(
     Example:
         >>> from keras_trgl.architectures import resnet
         >>> from keras_trgl.splitting import profile
-        >>> costs = profile(resnet(depth=8, input_shape=(8, 8, 1)), batch=2, repeats=1)
+        >>> costs = profile(resnet(depth=8, input_shape=(8, 8, 1)), batch=2, repeats=1, verbose=0)
         >>> len(costs.block_seconds), min(costs.block_seconds) > 0
         (3, True)
     """
@@ -190,7 +190,7 @@ def measured(
         verbose: int 0, 1 or 2, or `"auto"`: whether progress is shown. Defaults to `0`.
     """
     # Tracing is most of it; each kind's runs are one step more.
-    done = Progress(len(kinds) * (1 + WARM_UP + repeats), verbose)
+    done = Progress(len(kinds) * (1 + WARM_UP + repeats), verbose, "kind")
     runs = {key: _pass(*kind) for key, kind in done.of(kinds.items())}
     times: dict[str, list[float]] = {key: [] for key in runs}
     for place in range(WARM_UP + repeats):

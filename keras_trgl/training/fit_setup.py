@@ -101,7 +101,7 @@ class FitSetup:
                 (given.x, given.y, given.sample_weight), given.validation_split
             )
         self._trainer.check_labels(given.y, "y")
-        self._check_validation(given.validation_data)
+        self._check_validation(given.validation_data, callbacks)
         with contextlib.ExitStack() as after:
             place = (given.initial_epoch, 0)
             if callbacks.backup is not None:
@@ -119,7 +119,7 @@ class FitSetup:
             if self._timetable.total_epochs is not None:
                 check_ends(data)
             self._prepare(data, callbacks, goes_on=place != (0, 0))
-            self._trainer.run = run = self._new_run(data, callbacks)
+            self._trainer.run = run = self._new_run(data, callbacks, given.verbose)
             after.callback(self._end, run)
             with readable_errors():
                 yield self._for_keras(given, callbacks, data, epochs, place[0])
@@ -181,7 +181,7 @@ class FitSetup:
             backup.compare(self._model, data, given.class_weight)
         return data
 
-    def _new_run(self, data: TrainingData, callbacks: GivenCallbacks) -> TrainingRun:
+    def _new_run(self, data: TrainingData, callbacks: GivenCallbacks, verbose: Any) -> TrainingRun:
         model, multiplier = self._model, callbacks.multiplier
         feed = Feed(
             data,
@@ -190,6 +190,7 @@ class FitSetup:
             model.distribute_strategy,
             self._trainer.steps.needs_data,
             self._trainer.take,
+            verbose,
         )
         return TrainingRun(
             self._timetable,
@@ -217,7 +218,7 @@ class FitSetup:
         with self._model.distribute_strategy.scope():
             return bool(tf.distribute.has_strategy()) and self._network.placement.strategy is None
 
-    def _check_validation(self, validation_data: Any) -> None:
+    def _check_validation(self, validation_data: Any, callbacks: GivenCallbacks) -> None:
         if isinstance(validation_data, (list, tuple)) and len(validation_data) > 1:
             self._trainer.check_labels(validation_data[1], "validation labels")
         stop = self._regime.stop
@@ -226,6 +227,13 @@ class FitSetup:
                 f"`StopStage` watches {stop.monitor!r}, which takes validation data. Received: "
                 "validation_data=None. Pass them to `fit`, or watch 'loss'."
             )
+        for one in listed(callbacks.given) if validation_data is None else ():
+            if getattr(one, "needs_validation", False):
+                raise ValueError(
+                    f"`{type(one).__name__}` watches {one.monitor!r}, which takes validation data. "
+                    "Received: validation_data=None. Pass them to `fit`, or watch "
+                    f"{one.monitor.removeprefix('val_')!r}."
+                )
 
     def _prepare(self, data: TrainingData, callbacks: GivenCallbacks, goes_on: bool) -> None:
         """Make what steps need before the first one, and forget traces of other settings."""

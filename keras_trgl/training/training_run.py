@@ -26,6 +26,7 @@ class Feed:
         needs_data: bool. Whether cached features come as a pair with the network's data. Defaults
             to `False`.
         take: function that gives `x` of the data as the first stage takes it, or `None`.
+        verbose: as in `fit`: whether filling a cache is told of. Defaults to `0`.
     """
 
     def __init__(
@@ -36,13 +37,14 @@ class Feed:
         strategy: Any,
         needs_data: bool = False,
         take: Callable[[Any], Any] | None = None,
+        verbose: Any = 0,
     ) -> None:
         self._data = data
         self._strategy = strategy
         self._cached = None
         if cache is not None:
             self._cached = CachedFeatures(
-                data.source, cache, data.seed, data.is_shuffled, needs_data, take
+                data.source, cache, data.seed, data.is_shuffled, needs_data, take, verbose
             )
         steps = data.steps_per_epoch
         self._runs_over = steps is not None and steps % steps_per_execution > 0

@@ -1,5 +1,9 @@
 """The short progress bar."""
 
+import keras
+import numpy as np
+import pytest
+
 from keras_trgl.callbacks import DepthProgbar
 
 LOGS = {"loss": 0.5, "accuracy": 0.75}
@@ -29,3 +33,22 @@ def test_one_stage_has_no_best_depth():
 
 def test_no_logs_are_no_error():
     assert DepthProgbar.shorten(None) == {}
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_counts_are_whole_and_measures_have_decimals(verbose, capsys):
+    logs = {"loss": 2.0, "accuracy": 1.0, "tried": 3, "seen": np.int64(0), "visits": 4.0}
+    logs |= {"val_true_positives": 12.0, "staleness": 1.5} | stages("", [0.5, 0.75])
+    bar = DepthProgbar()
+    bar.set_model(keras.Sequential())
+    bar.set_params({"verbose": verbose, "epochs": 1, "steps": 5})
+    bar.on_epoch_begin(0)
+    bar.on_train_batch_end(1, logs)
+    bar.on_epoch_end(0, logs)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line[line.index("loss") :] == (
+        "loss: 2.0000 - accuracy: 1.0000 - tried: 3 - seen: 0 - visits: 4 - "
+        "val_true_positives: 12 - staleness: 1.5000 - best_depth: 2"
+    )
+    assert logs["visits"] == 4.0
+    assert type(logs["tried"]) is int

@@ -50,6 +50,7 @@ def export(base, count):
             base,
             inputs=Inputs("uint8", lambda x: x / 255.0),
             outputs=Outputs(thresholds=0.3, class_names=list("abcde")),
+            verbose=0,
         )
         tell(f"published {report.version}")
 

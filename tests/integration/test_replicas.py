@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_trgl import GreedyModel
+from keras_trgl.callbacks import DepthCheckpoint
 from keras_trgl.heads import LinearHead
 from keras_trgl.layers import ResidualBlock
 
@@ -54,6 +55,19 @@ def test_replicas_equal_one_with_the_same_global_batch(replicas):
     assert set(history) == set(wanted)
     for name, values in wanted.items():
         np.testing.assert_allclose(history[name], values, atol=1e-6, rtol=1e-6, err_msg=name)
+
+
+def test_the_bar_and_the_best_depth_know_what_has_trained_on_replicas(tmp_path, capsys):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = make()
+    keep = DepthCheckpoint(tmp_path / "best.keras", "loss")
+    history = model.fit(X, Y, batch_size=16, verbose=2, callbacks=[keep]).history
+    assert " - best_depth: " in capsys.readouterr().out
+    assert keep.best == min(history[f"stage_{k}_loss"][0] for k in (1, 2, 3))
+    loaded = keras.saving.load_model(keep.filepath)
+    trained = model.truncate(keep.best_depth)
+    for one, other in zip(loaded.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 @pytest.mark.long

@@ -7,7 +7,6 @@ import pytest
 import keras_trgl as trgl
 from keras_trgl.heads import LinearHead
 from keras_trgl.splitting import by_depth, by_memory, by_time, profile, published
-from keras_trgl.splitting.progress import Progress
 from keras_trgl.splitting.units import units_of
 
 
@@ -91,22 +90,6 @@ def test_published_sizes_are_of_as_many_blocks():
 def test_what_has_no_units_is_refused(given, kind, said):
     with pytest.raises(kind, match=said):
         by_depth(given, 1)
-
-
-@pytest.mark.parametrize(
-    ("verbose", "seconds", "shows"),
-    [(0, 9, False), (1, 0, True), (2, 0, True), ("auto", 0, False), ("auto", 9, True)],
-)
-def test_progress_is_shown_once_it_takes_a_while(verbose, seconds, shows, capsys):
-    times = iter([0.0, seconds, seconds, seconds])
-    done = Progress(3, verbose, clock=lambda: next(times))
-    assert list(done.of("abc")) == ["a", "b", "c"]
-    assert ("3/3" in capsys.readouterr().out) == shows
-
-
-def test_progress_takes_the_words_of_keras():
-    with pytest.raises(ValueError, match="verbose"):
-        Progress(3, "loud")
 
 
 def test_counting_shows_progress_where_it_is_asked_for(capsys):
