@@ -155,12 +155,12 @@ def plan():
     for name, row in report.items():
         if "ratio" not in row:
             continue
-        network, share = name.replace("_", ", ").rsplit(", ", 1)
+        network, regime, share = name.split("_")
         sizes, parts, remat = row["plan"]
         how = f"K = {len(sizes)}, m = {parts}" + (", remat" if remat else "")
         figures = [f"{row[side] / 2**20:.1f}" for side in ("budget", "predicted", "measured")]
-        body.append([f"{network}, {float(share):.0%}", how, *figures, f"{row['ratio']:.2f}"])
-    header = ["network, budget over end-to-end", "plan", "budget, MiB", "predicted", "measured"]
+        body.append([f"{network}, {regime}, {float(share):g}", how, *figures, f"{row['ratio']:.2f}"])
+    header = ["network, regime, share", "plan", "budget, MiB", "predicted", "measured"]
     return rows([*header, "predicted over measured"], body)
 
 
