@@ -16,7 +16,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags
-from pages import rows, write_tables
+from pages import interval, rows, write_tables
 
 FLAGS = flags.FLAGS
 REGIMES = ("sequential", "multi_lap", "parallel")
@@ -226,18 +226,6 @@ def setup():
         "schedule": FLAGS.schedule,
         "jpeg_copies": bool(FLAGS.data_dir),
     }
-
-
-def interval(values):
-    """Give the mean and the half-width of the 95 % Student-t interval, in %."""
-    import numpy as np
-    from scipy import stats
-
-    values = 100 * np.asarray(values, float)
-    if len(values) < 2:
-        return float(values.mean()), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean()), float(half)
 
 
 def text(values, sign=""):

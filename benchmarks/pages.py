@@ -1,4 +1,4 @@
-"""Markdown tables, and their places between marks of a page."""
+"""Markdown tables and their figures, and their places between marks of a page."""
 
 import re
 import sys
@@ -8,6 +8,18 @@ def rows(header, body):
     """Give a Markdown table."""
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def interval(values):
+    """Give the mean and the half-width of the 95 % Student-t interval, in %."""
+    import numpy as np
+    from scipy import stats
+
+    values = 100 * np.asarray(values, float)
+    if len(values) < 2:
+        return float(values.mean()), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean()), float(half)
 
 
 def write_tables(path, tables):

@@ -159,10 +159,15 @@ def draw(report, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.6), sharey=True, layout="constrained")
+    shown = [regime for regime in PANELS if regime in report["results"]]
+    size = (4.8 * max(len(shown), 1.5), 3.6)
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    panels = axes[0]
     depths = range(1, report["setup"]["blocks"] + 1)
-    for panel, regime in zip(panels, PANELS, strict=True):
-        for method, row in report["results"].get(regime, {}).items():
+    for panel, regime in zip(panels, shown, strict=True):
+        for method, row in report["results"][regime].items():
             runs = zip(*row["test_accuracy_by_depth"], strict=True)
             means, halves = zip(*map(blockwise.interval, runs), strict=True)
             band(panel, depths, means, halves, COLORS[method], "o-", blockwise.METHODS[method])
@@ -177,7 +182,7 @@ def draw(report, path):
         panel.set_xticks(depths)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy of depth k, %")
-    panels[1].legend(loc="lower right")
+    panels[-1].legend(loc="lower right")
     setup = report["setup"]
     figure.suptitle(
         f"{setup['dataset']}, {setup['size']} training images, block-wise, {setup['epochs']} "
