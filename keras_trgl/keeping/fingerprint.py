@@ -3,7 +3,8 @@
 Method, regime, optimizer, loss, stages and data are told by their configurations. Left out are
 names that Keras gives (they count what a process made before), functions' own serialization
 (lambdas are bytes of code), and seeds and initializers of layers, which a restored run does not
-use.
+use. What a layer fills in as it is built is told as before: a run may begin with an unbuilt model
+and go on with a built one.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ LEFT_OUT = {
     "compile_config",
     "shared_object_id",
 }
-NOT_USED_AGAIN = {"seed", "batch_input_shape", "batch_shape"}
+NOT_USED_AGAIN = {"seed", "batch_input_shape", "batch_shape", "build_input_shape"}
 UNTELLABLE = (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeError, OSError)
 """What Keras raises where something cannot be serialized."""
 
@@ -123,7 +124,7 @@ def _plain(config: Any, names: set[str]) -> Any:
     if name == "DTypePolicy":
         return str(held["name"])
     if name is not None and "config" in config:
-        inner = _plain(held, names)
+        inner = _plain(_unbuilt(config), names)
         return {"is": name, **inner} if isinstance(inner, dict) else {"is": name, "of": inner}
     if "layers" in config and "input_layers" in config:
         # Nodes go by names.
@@ -135,6 +136,33 @@ def _plain(config: Any, names: set[str]) -> Any:
         for key, one in config.items()
         if not _is_left_out(str(key))
     }
+
+
+def _unbuilt(config: dict[str, Any]) -> Any:
+    """Give a layer's own configuration as it was before the layer was built."""
+    held = config["config"]
+    if not isinstance(held, dict):
+        return held
+    told = dict(held)
+    if "data_format" in told and told["data_format"] is None:
+        told["data_format"] = keras.config.image_data_format()
+    # Normalizations make a list of their axis.
+    if isinstance(told.get("axis"), (list, tuple)) and len(told["axis"]) == 1:
+        told["axis"] = told["axis"][0]
+    # A `Sequential` puts an input before its layers; one of a graph is a layer as any other.
+    if isinstance(told.get("layers"), (list, tuple)) and "input_layers" not in told:
+        told["layers"] = [one for one in told["layers"] if not _is_input(one)]
+    # Attention that was given no axes takes all between batch and features.
+    if told.get("attention_axes"):
+        shapes = (config.get("build_config") or {}).get("shapes_dict", {})
+        between = range(1, len(shapes.get("query_shape", ())) - 1)
+        if list(told["attention_axes"]) == list(between):
+            told["attention_axes"] = None
+    return told
+
+
+def _is_input(config: Any) -> bool:
+    return isinstance(config, dict) and config.get("class_name") == "InputLayer"
 
 
 def _is_left_out(key: str) -> bool:

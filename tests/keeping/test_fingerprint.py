@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_trgl import GreedyModel
 from keras_trgl.callbacks import BackupAndRestore, backup_and_restore
 from keras_trgl.datasets import BatchStream
-from keras_trgl.heads import LinearHead
+from keras_trgl.heads import DGLHead, LinearHead
 from keras_trgl.keeping.fingerprint import differences, fingerprint, plain
 from keras_trgl.keeping.resume import read_state
 from keras_trgl.layers import ResidualBlock
@@ -219,6 +219,86 @@ def test_names_functions_and_seeds_stay_out():
     assert one == plain(named("b", 2, lambda x: 3 * x))
     assert one != plain(keras.Sequential([keras.layers.Dense(4)]))
     assert plain(object()) == "object"
+
+
+def sequence(*layers):
+    return keras.Sequential(list(layers))
+
+
+BUILT = {
+    "dense": (lambda: keras.layers.Dense(4), (2, 6)),
+    "head": (lambda: LinearHead(3), (2, 6)),
+    "head of images": (lambda: DGLHead(3), (2, 8, 8, 2)),
+    "layer norm": (lambda: keras.layers.LayerNormalization(), (2, 6)),
+    "norm over two axes": (lambda: keras.layers.LayerNormalization((1, 2)), (2, 3, 4)),
+    "rms norm": (lambda: keras.layers.RMSNormalization(), (2, 6)),
+    "sequential": (lambda: sequence(keras.layers.Dense(4), keras.layers.Dense(3)), (2, 6)),
+    "nested": (lambda: sequence(sequence(keras.layers.LayerNormalization())), (2, 6)),
+    "block": (lambda: ResidualBlock([keras.layers.LayerNormalization()]), (2, 6)),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_built_layer_is_told_as_before(name):
+    make_layer, shape = BUILT[name]
+    layer = make_layer()
+    unbuilt = plain(layer)
+    layer(np.zeros(shape, "float32"))
+    assert layer.built
+    assert plain(layer) == unbuilt
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_built_attention_is_told_as_before_and_by_its_axes(rank):
+    attention = [keras.layers.MultiHeadAttention(1, 2, attention_axes=one) for one in (None, (1,))]
+    unbuilt = plain(attention[0])
+    features = np.zeros((1, *(2,) * (rank - 1)), "float32")
+    for one in attention:
+        one(features, features)
+    assert plain(attention[0]) == unbuilt
+    # Of a sequence, the first axis is all that there are.
+    assert (plain(attention[1]) == unbuilt) is (rank == 3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (LinearHead(3), LinearHead(4)),
+        (LinearHead(3), LinearHead(3, data_format="channels_first")),
+        (keras.layers.LayerNormalization(-1), keras.layers.LayerNormalization(1)),
+        (keras.layers.LayerNormalization(1), keras.layers.LayerNormalization((1, 2))),
+        (sequence(keras.layers.Dense(4)), sequence(keras.layers.Dense(5))),
+        (sequence(keras.layers.Dense(4)), sequence(keras.layers.Dense(4), keras.layers.ReLU())),
+    ],
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_layers_that_differ_are_told_apart_built_or_not(one, other, built):
+    if built:
+        other(np.zeros((2, 3, 4), "float32"))
+    assert plain(one) != plain(other)
+
+
+@pytest.mark.parametrize("units", [3, 4])
+@pytest.mark.parametrize(("first", "second"), [(False, True), (True, False)])
+def test_a_run_goes_on_whichever_of_its_models_was_built(tmp_path, first, second, units):
+    def open_model(built, units):
+        layers = [keras.layers.Dense(6), sequence(keras.layers.LayerNormalization())]
+        model = GreedyModel.from_blocks(layers, [1, 1], LinearHead(units), method="vangl", seed=0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, run_eagerly=True)
+        if built:
+            model.build((None, 6))
+        return model
+
+    with pytest.raises(Cut):
+        fit(open_model(first, 3), [CutAt(5), BackupAndRestore(tmp_path, 1)])
+    again, keep = open_model(second, units), BackupAndRestore(tmp_path, 1)
+    if units == 3:
+        fit(again, [keep])
+        assert keep.restored_step == 4
+        return
+    with pytest.raises(ValueError, match=r"another: head 1 layers #.*; head 2 layers #"):
+        fit(again, [keep])
 
 
 @pytest.mark.parametrize(
