@@ -28,6 +28,30 @@ def class_probabilities(predictions: Any, kind: str) -> Any:
     return values if kind == "probabilities" else np.exp(log_softmax(values))
 
 
+def check_predictions(kind: str, predictions: Any) -> None:
+    """Raise where predictions are not of the kind that is said.
+
+    Args:
+        kind: `"logits"` or `"probabilities"`.
+        predictions: float array, `(examples, units)`.
+
+    Raises:
+        ValueError: they look like the other.
+    """
+    inside = bool((predictions >= 0).all() and (predictions <= 1 + 1e-6).all())
+    sums = predictions.shape[1] == 1 or np.allclose(predictions.sum(1), 1.0, atol=1e-3)
+    if kind == "probabilities" and not (inside and sums):
+        raise ValueError(
+            "Probabilities must lie between 0 and 1 and sum to 1. Received: heads that give "
+            f"{predictions.min():.3g} to {predictions.max():.3g}. Pass `predictions='logits'`."
+        )
+    if kind == "logits" and inside and sums and predictions.shape[1] > 1:
+        raise ValueError(
+            "Logits are numbers of any sign. Received: heads whose numbers lie between 0 and 1 "
+            "and sum to 1. Pass `predictions='probabilities'`."
+        )
+
+
 def log_softmax(logits: Any) -> Any:
     """Give logarithms of probabilities, `(examples, classes)`, of logits of as many classes."""
     shifted = logits - logits.max(-1, keepdims=True)

@@ -325,8 +325,8 @@ def _as_tensor(array: Any) -> Any:
     if array is None:
         return None
     floatx = keras.config.floatx()
-    if isinstance(array, np.memmap) or hasattr(array, "select"):
-        # Read batch by batch: it may be more than fits.
+    if isinstance(array, np.memmap) or (hasattr(array, "select") and hasattr(array, "dtype")):
+        # Read batch by batch: it may be more than fits. A table of pandas is none of these.
         return _HostRows(array, floats=floatx)
     if tf.is_tensor(array):
         return tf.cast(array, floatx) if array.dtype.is_floating else tf.identity(array)

@@ -21,7 +21,7 @@ from keras_trgl.network.seen_by_depth import (
     walk_of_stages,
 )
 from keras_trgl.progress import Progress
-from keras_trgl.scores import class_probabilities
+from keras_trgl.scores import check_predictions, class_probabilities
 
 DEPTH_OF_STAGES = "Depths count from 1 to the number of stages."
 
@@ -260,6 +260,7 @@ class Seen:
         given = self.get("prediction", depth)
         if given is None:
             return None
+        check_choice("predictions", predictions, ("logits", "probabilities"))
         check_predictions(predictions, given)
         return class_probabilities(given, predictions)
 
@@ -369,28 +370,3 @@ def _order(key: str) -> tuple[int, int]:
     name, _, depth = key.rpartition("_")
     order = ("origin", "vectors", "features", "prediction", "energy", "displacement")
     return int(depth), order.index(name)
-
-
-def check_predictions(kind: str, predictions: Any) -> None:
-    """Raise where predictions are not of the kind that is said.
-
-    Args:
-        kind: `"logits"` or `"probabilities"`.
-        predictions: float array, `(examples, units)`.
-
-    Raises:
-        ValueError: they look like the other.
-    """
-    check_choice("predictions", kind, ("logits", "probabilities"))
-    inside = bool((predictions >= 0).all() and (predictions <= 1 + 1e-6).all())
-    sums = predictions.shape[1] == 1 or np.allclose(predictions.sum(1), 1.0, atol=1e-3)
-    if kind == "probabilities" and not (inside and sums):
-        raise ValueError(
-            "Probabilities must lie between 0 and 1 and sum to 1. Received: heads that give "
-            f"{predictions.min():.3g} to {predictions.max():.3g}. Pass `predictions='logits'`."
-        )
-    if kind == "logits" and inside and sums and predictions.shape[1] > 1:
-        raise ValueError(
-            "Logits are numbers of any sign. Received: heads whose numbers lie between 0 and 1 "
-            "and sum to 1. Pass `predictions='probabilities'`."
-        )

@@ -26,7 +26,7 @@ from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.progress import Progress
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
-from keras_trgl.scores import class_indices
+from keras_trgl.scores import check_predictions, class_indices
 
 GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
 ROWS = 32
@@ -236,6 +236,7 @@ def choose_exit(
     counts = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda *_, **__: done())
     found = AllExits(stages, heads, "exits").predict(x, ROWS, 0, callbacks=[counts])
     _check_labels(np.asarray(data[1]), labels, found[-1].shape[-1])
+    _check_found(found, predictions)
     options = Outputs(predictions, average=calibration.average)
     exits = Exits(stages, heads, shape, Inputs(), options, range(1, len(found) + 1))
     rows = np.resize(x, (calibration.batch_size, *exits.spec.shape[1:]))
@@ -298,6 +299,22 @@ def choose_exit_from(
         )
     _check_rows(len(labels), goal, bound, calibration)
     return _choice(found, labels, latency, goal, bound, predictions, calibration)
+
+
+def _check_found(found: Sequence[Any], predictions: str) -> None:
+    """Raise unless every depth predicts finite numbers of the kind that is said.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for depth, given in enumerate(found, start=1):
+        bad = ~np.isfinite(given).all(-1)
+        if bad.any():
+            raise ValueError(
+                "Predictions must be finite. Received: NaN or infinite numbers at depth "
+                f"{depth}, in {int(bad.sum())} of {len(bad)} rows. Look at the data."
+            )
+        check_predictions(predictions, given)
 
 
 def _check_rows(count: int, goal: str, bound: float, calibration: Calibration) -> None:

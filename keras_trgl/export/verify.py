@@ -15,6 +15,7 @@ from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.network.passing import main
+from keras_trgl.scores import check_predictions
 from keras_trgl.types import Shape
 
 ROWS = 8
@@ -81,6 +82,9 @@ class LiveModel:
             given = None if isinstance(head, NoHead) else head(main(x), training=False)
             found.append(None if given is None else tf.cast(given, tf.float32).numpy())
         own = self._outputs
+        for given in found if own.predictions == "logits" else ():
+            if given is not None and np.isfinite(given).all():
+                check_predictions("logits", given)
         return exit_predictions(found, own.predictions, own.temperatures, own.average)
 
     def compare(self, name: str, got: dict[str, Any], wanted: Any) -> float:

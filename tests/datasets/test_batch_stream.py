@@ -5,6 +5,7 @@ import itertools
 
 import keras
 import numpy as np
+import pandas
 import pytest
 import tensorflow as tf
 
@@ -74,6 +75,13 @@ def test_nothing_is_tuned_where_rows_are_only_copied():
     plain, transformed = BatchStream(X), BatchStream(X, transform=lambda x, seeds: x)
     assert plain.from_step().options().autotune.enabled is False
     assert transformed.from_step().options().autotune.enabled is None
+
+
+def test_a_table_is_served_as_its_array():
+    x = np.arange(12.0).reshape(6, 2)
+    served, wanted = (BatchStream(one, batch_size=4) for one in (pandas.DataFrame(x), x))
+    for one, other in zip(served.from_step().take(4), wanted.from_step().take(4), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_nested_arrays_are_served_nested():

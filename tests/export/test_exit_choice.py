@@ -1,10 +1,12 @@
 """The choice of a depth and of thresholds, on numbers and on a model."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from exported import client_rows, live
 
+from keras_trgl import GreedyModel
 from keras_trgl.datasets import Normalize
 from keras_trgl.export import (
     Calibration,
@@ -155,6 +157,27 @@ def test_data_that_do_not_fit_are_refused(model, data):
 def test_labels_outside_the_classes_are_refused(model, data, change, kind, said):
     with pytest.raises(kind, match=said):
         choose_exit(model, (data[0], change(data[1])), max_drop=0.1)
+
+
+def test_rows_without_numbers_are_refused(model, data):
+    x = data[0].astype("float32")
+    x[:3] = np.nan
+    with pytest.raises(ValueError, match=r"must be finite.* at depth 1, in 3 of 200 rows"):
+        choose_exit(model, (x, data[1]), max_drop=0.1)
+
+
+def test_heads_that_end_in_a_softmax_are_told(tmp_path):
+    ending = keras.layers.Dense(3, activation="softmax")
+    model = GreedyModel.from_blocks([keras.layers.Dense(4)], [1], ending, method="vangl", seed=0)
+    model.build((None, 4))
+    x, labels = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
+    said = r"lie between 0 and 1 and sum to 1. Pass `predictions='probabilities'`"
+    with pytest.raises(ValueError, match=said):
+        choose_exit(model, (x, labels), max_drop=0.1)
+    with pytest.raises(ValueError, match=said):
+        export_serving(model, tmp_path / "served")
+    assert not list((tmp_path / "served").rglob("*"))
+    choose_exit(model, (x, labels), max_drop=0.1, predictions="probabilities")
 
 
 @pytest.mark.parametrize("type_", ["uint8", "int64", "float32", "bool"])
