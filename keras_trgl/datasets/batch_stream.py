@@ -78,7 +78,7 @@ class BatchStream:
         parts: tuple[Any, ...] = (x,) if y is None and sample_weight is None else (x, y)
         parts = parts if sample_weight is None else (x, y, sample_weight)
         self.num_samples = _common_length(parts)
-        # One copy in host memory for all datasets made from it; a graph captures it by reference.
+        # One copy in host memory for all datasets made from it, which hold it by reference.
         with tf.device("CPU:0"):
             self._tensors = keras.tree.map_structure(_as_tensor, as_tuples(parts))
         self.batch_size = int(batch_size)
@@ -129,13 +129,13 @@ class BatchStream:
             batches = places.batch(self.batch_size)
             return batches.map(lambda taken, place: (taken, place, epoch))
 
-        def gather(taken: Any, place: Any, epoch: Any) -> Any:
-            batch = self._gather(self._tensors, taken, place, epoch)
+        def gather(arrays: Any, at: Any) -> Any:
+            batch = self._gather(arrays, *at)
             # A tuple alone would be read as (x, y).
             return batch[0] if len(batch) == 1 and not isinstance(batch[0], tuple) else batch
 
         dataset = tf.data.Dataset.range(first_epoch, ENDLESS).flat_map(epoch_of).skip(skipped)
-        return self._ahead(dataset, gather)
+        return self._ahead(dataset, self._tensors, gather)
 
     def examples(self, copy: int = 0, batch_size: int | None = None) -> tf.data.Dataset:
         """Give every `x` once, transformed, in the order of the arrays.
@@ -160,12 +160,12 @@ class BatchStream:
             starts.pop()
         stops = [*starts[1:], self.num_samples]
 
-        def gather(start: Any, stop: Any) -> Any:
-            taken, epoch = tf.range(start, stop), tf.constant(copy, tf.int64)
-            return self._gather(self._tensors[:1], taken, taken, epoch)[0]
+        def gather(arrays: Any, at: Any) -> Any:
+            taken, epoch = tf.range(*at), tf.constant(copy, tf.int64)
+            return self._gather(arrays, taken, taken, epoch)[0]
 
         dataset = tf.data.Dataset.from_tensor_slices((starts, stops))
-        return self._ahead(dataset, gather)
+        return self._ahead(dataset, self._tensors[:1], gather)
 
     def over(self, features: Any, copies: int = 1) -> "BatchStream":
         """Give the same batches in the same order with features for `x`.
@@ -196,12 +196,27 @@ class BatchStream:
         stream.transform = None
         return stream
 
-    def _ahead(self, dataset: tf.data.Dataset, gather: Callable[..., Any]) -> tf.data.Dataset:
-        """Give a dataset of batches made ahead of their use, no more of them than it takes."""
+    def _ahead(self, places: tf.data.Dataset, arrays: Any, gather: Transform) -> tf.data.Dataset:
+        """Give a dataset of batches made ahead of their use, no more of them than it takes.
+
+        Tensors reach `gather` as elements: a graph that captures one keeps it, after the dataset
+        is gone, until Python's garbage collector runs.
+        """
+        held = tuple(one for one in keras.tree.flatten(arrays) if tf.is_tensor(one))
+        rest = keras.tree.map_structure(lambda one: ... if tf.is_tensor(one) else one, arrays)
+
+        def make(at: Any, tensors: Any = ()) -> Any:
+            left = iter(tensors)
+            return gather(
+                keras.tree.map_structure(lambda one: next(left) if one is ... else one, rest), at
+            )
+
+        parts = (places, tf.data.Dataset.from_tensors(held).repeat()) if held else (places,)
+        dataset = tf.data.Dataset.zip(parts)
         if self.transform is None:
-            return copied_ahead(dataset.map(gather))
-        dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+            return copied_ahead(dataset.map(make))
+        dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return as_written(dataset.prefetch(tf.data.AUTOTUNE), tuned=True)
 
     def _gather(self, arrays: Any, taken: Any, place: Any, epoch: Any) -> Any:
         """Give rows of the arrays, the first of them transformed."""
@@ -211,14 +226,16 @@ class BatchStream:
         return (self.transform(batch[0], _seeds(self.seed, epoch, place)), *batch[1:])
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Give a dataset that nothing tunes while it runs, as nothing in it can be tuned.
+def as_written(dataset: tf.data.Dataset, tuned: bool = False) -> tf.data.Dataset:
+    """Give a dataset whose graph is not rewritten, nor tuned while it runs unless `tuned`.
 
-    An iterator with a tuner may take seconds to end, more the longer it lived: now and then its
-    thread misses the call to stop (TensorFlow 2.21).
+    A rewrite copies every tensor in it once. An iterator with a tuner may take seconds to end, more
+    the longer it lived: now and then its thread misses the call to stop (TensorFlow 2.21).
     """
     options = tf.data.Options()
-    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    if not tuned:
+        options.autotune.enabled = False
     return dataset.with_options(options)
 
 
@@ -229,7 +246,7 @@ def copied_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
     is short of.
     """
     ahead = int(bool(tf.config.list_logical_devices("GPU")))
-    return untuned(dataset.prefetch(ahead))
+    return as_written(dataset.prefetch(ahead))
 
 
 class _HostRows:

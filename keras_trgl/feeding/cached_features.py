@@ -13,9 +13,9 @@ from keras_trgl.checks import check_integer
 from keras_trgl.datasets.batch_stream import (
     BatchStream,
     as_tuples,
+    as_written,
     copied_ahead,
     pass_order,
-    untuned,
 )
 from keras_trgl.feeding.batch_forms import (
     bytes_of,
@@ -383,7 +383,7 @@ class _PyPasses(_Passes):
         inputs, rest = split(self._source[0])
         spec = (spec_of(as_tuples(inputs)), *spec_of(rest))
         # Python reads the next batches while one trains.
-        return untuned(served_batches(read, spec, step).prefetch(2))
+        return as_written(served_batches(read, spec, step).prefetch(2))
 
 
 def _copies(cache: FeatureCache, what: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_trgl.checks import check_integer
-from keras_trgl.datasets.batch_stream import BatchStream, ordered_py_dataset, untuned
+from keras_trgl.datasets.batch_stream import BatchStream, as_written, ordered_py_dataset
 
 CHECKPOINT = "iterator"
 """Name of the checkpoint that holds an iterator's place."""
@@ -224,7 +224,7 @@ def _with_kept_place(
     is_pass = count > 0 and steps_per_epoch in (None, count)
     return TrainingData(
         # Another iterator over the same pipeline would draw from the same shuffle.
-        untuned(_blank_batches(dataset).repeat(steps_per_epoch or count)),
+        as_written(_blank_batches(dataset).repeat(steps_per_epoch or count)),
         steps_per_epoch=steps_per_epoch or count,
         source=dataset,
         passes=dataset if is_pass else None,

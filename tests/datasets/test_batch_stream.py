@@ -1,5 +1,6 @@
 """The order of the data is a function of (seed, epoch, step)."""
 
+import gc
 import itertools
 
 import keras
@@ -12,6 +13,10 @@ from keras_trgl.datasets import BatchStream, Chain, Normalize, PadCropFlip
 from keras_trgl.datasets.batch_stream import ordered_py_dataset
 
 X = np.arange(10)
+
+
+def unchanged(images, seeds):
+    return images
 
 
 def batches(stream, first, count):
@@ -251,3 +256,22 @@ def test_a_py_dataset_is_read_in_the_order_of_its_epoch():
         order = [int(data[k][0, 0]) for k in range(3)]
         assert order == np.random.default_rng([5, epoch]).permutation(3).tolist()
         data.on_epoch_end()
+
+
+@pytest.mark.parametrize("transform", [None, unchanged])
+@pytest.mark.parametrize("read", [BatchStream.from_step, BatchStream.examples])
+def test_the_arrays_go_with_their_datasets(read, transform):
+    """Without the garbage collector; `fit` makes a stream of the arrays in every call."""
+
+    def once():
+        stream = BatchStream(np.zeros((6, 7, 11)), np.zeros(6), batch_size=2, transform=transform)
+        next(iter(read(stream)))
+
+    gc.collect()
+    gc.disable()
+    try:
+        once()
+        held = [one for one in gc.get_objects() if type(one) is type(tf.constant(0))]
+        assert not [one.shape for one in held if one.shape == (6, 7, 11)]
+    finally:
+        gc.enable()

@@ -198,6 +198,20 @@ def test_a_call_leaves_nothing(trained, tmp_path, call):
     assert (registered(), live_graphs(), nodes(trained)) == before
 
 
+def test_fit_keeps_none_of_its_arrays():
+    """Not even until the garbage collector runs."""
+    model, x = rows(2), RNG.normal(size=(17, 6)).astype("float32")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(TIMES):
+            model.fit(x, np.arange(17) % 3, batch_size=8, verbose=0)
+        held = [one for one in gc.get_objects() if type(one) is type(tf.constant(0))]
+        assert not [one.shape for one in held if one.shape == (17, 6)]
+    finally:
+        gc.enable()
+
+
 def test_a_depth_is_cut_off_once(trained):
     assert trained.truncate(2) is trained.truncate(2)
     assert trained.truncate(1) is not trained.truncate(2)
