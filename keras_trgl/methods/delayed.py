@@ -37,7 +37,11 @@ class DelayedMethod(LocalMethod):
 
     loss_names: Sequence[str] | None = ()
     replays = False
-    spans_stages = True
+
+    @property
+    def spans_stages(self) -> bool:
+        """Whether one pass goes through all stages: where none runs once more by itself."""
+        return not self.replays
 
     def stage_predicts(self, stage: StagePlace) -> bool:
         """Say that the last stage alone has a head."""

@@ -67,7 +67,6 @@ class DNI(DelayedMethod):
 
     loss_names = ("gradient_error",)
     replays = True
-    spans_stages = False
 
     def __init__(self, width: int = 128, weight: float = 1.0) -> None:
         check_integer("width", width, 1)

@@ -18,5 +18,4 @@ class EndToEnd(LocalMethod):
     """
 
     cuts_gradient = False
-    spans_stages = True
     loss_names = ()

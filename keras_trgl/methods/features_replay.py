@@ -42,7 +42,6 @@ class FeaturesReplay(DelayedMethod):
     """
 
     replays = True
-    spans_stages = False
 
     def __init__(self, doubles_first_rate: bool = False) -> None:
         self.doubles_first_rate = bool(doubles_first_rate)

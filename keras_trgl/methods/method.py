@@ -99,12 +99,17 @@ class Method(Settled):
     Attributes:
         cuts_gradient: bool. Whether each stage trains by itself. `False` trains all stages as
             one, by the last head.
-        spans_stages: bool. Whether one pass, forward and backward, goes through all stages, so
-            that the activations of all are there at once; predictions of memory ask.
     """
 
     cuts_gradient = True
-    spans_stages = False
+
+    @property
+    def spans_stages(self) -> bool:
+        """Whether one pass goes through all stages, so that all activations are there at once.
+
+        Predictions of memory ask.
+        """
+        return not self.cuts_gradient
 
     def get_config(self) -> dict[str, Any]:
         """Give the configuration."""

@@ -185,13 +185,8 @@ class LateGradientStep(DelayedStep):
         tf.cond(number > NOTHING, update, lambda: tf.constant(0))
 
 
-class ReplayStep(DelayedStep):
-    """Inputs wait at every stage until the gradient for their features has come down to it.
-
-    Attributes:
-        buffers: list of K − 1 `FeatureBuffer`: of each stage but the last, the gradient for the
-            features that it will replay next, where the stage lives.
-    """
+class SecondPassStep(DelayedStep):
+    """Stages run once more on what came in, each by the gradient that the one above sends back."""
 
     steps: list[Any]
 
@@ -200,6 +195,31 @@ class ReplayStep(DelayedStep):
         for step in steps[1:]:
             step.sends_back = True
             step.retrace()
+
+    def _unspoilt(self, k: int, ready: Any, back: list[Any]) -> Any:
+        """Give whether stage k, counted from 0, may step by what the one above sends back.
+
+        Args:
+            k: int.
+            ready: bool tensor, whether the one above has stepped, or `None` where it always has.
+            back: list of gradients; a loss scale may have overflown them.
+
+        Returns:
+            Bool tensor, or `None` where nothing stands against it.
+        """
+        if not skips(self.steps[k + 1].optimizer):
+            return ready
+        sound = all_finite(back)
+        return sound if ready is None else ready & sound
+
+
+class ReplayStep(SecondPassStep):
+    """Inputs wait at every stage until the gradient for their features has come down to it.
+
+    Attributes:
+        buffers: list of K − 1 `FeatureBuffer`: of each stage but the last, the gradient for the
+            features that it will replay next, where the stage lives.
+    """
 
     def prepare(self, spec: Any) -> bool:
         """Make lines and stores for batches of this structure; keep those that fit.
@@ -245,24 +265,18 @@ class ReplayStep(DelayedStep):
         sent: list[tuple[int, Any, list[Any]]] = []
         done: dict[str | None, Any] = {}
         for k, step in enumerate(self.steps[:-1]):
-            before = self._before(k, done)
-            with step.on_device(), tf.control_dependencies(before):
+            with step.on_device(), _after(done.get(step.device)):
                 inputs = features
                 features, drawn = step.first_pass(inputs)
                 ready, back = self._replay(k, inputs, drawn)
             done[step.device] = back[0] if back else features
             sent.append((k - 1, ready, back))
         last = self.steps[-1]
-        with last.on_device(), tf.control_dependencies(self._before(len(self.steps) - 1, done)):
+        with last.on_device(), _after(done.get(last.device)):
             back = last.train_back((features, *rest))
         sent.append((len(self.steps) - 2, None, back))
         for k, ready, back in sent[1:]:
             self._send(k, ready, back)
-
-    def _before(self, k: int, done: dict[str | None, Any]) -> list[Any]:
-        """Give what stage k must wait for: a device takes one stage at a time, to save memory."""
-        before = done.get(self.steps[k].device)
-        return [] if before is None or tf.executing_eagerly() else keras.tree.flatten(before)[:1]
 
     def _replay(self, k: int, inputs: Tensor, drawn: list[Any]) -> tuple[Any, list[Any]]:
         """Put the inputs of stage k aside, and replay the oldest if its gradient is there.
@@ -294,26 +308,16 @@ class ReplayStep(DelayedStep):
         """Hand gradients to stage k, counted from 0; none that a loss scale has overflown."""
         buffer = self.buffers[k]
         with self.steps[k].on_device():
-            if skips(self.steps[k + 1].optimizer):
-                sound = all_finite(back)
-                ready = sound if ready is None else ready & sound
+            ready = self._unspoilt(k, ready, back)
             left = filled(buffer.spec, back)
             buffer.write(left, True if ready is None else ready)
 
 
-class DownwardStep(DelayedStep):
+class DownwardStep(SecondPassStep):
     """Stages run forward, then once more from the last to the first, each by what came from above.
 
     Calls of one step, three stages, as above: `(1:t) (2:t) 3:t 2:t 1:t`. Nothing waits.
     """
-
-    steps: list[Any]
-
-    def __init__(self, steps: Sequence[LinkedStep], *args: Any, **names: Any) -> None:
-        super().__init__(steps, *args, **names)
-        for step in steps[1:]:
-            step.sends_back = True
-            step.retrace()
 
     def prepare(self, spec: Any) -> bool:
         """Make nothing: a batch is trained on as it comes."""
@@ -330,15 +334,13 @@ class DownwardStep(DelayedStep):
                 inputs = features
                 features, drawn = step.first_pass(inputs)
             passed.append((inputs, drawn))
-            before = keras.tree.flatten(features)[:1]
+            before = features
         last = self.steps[-1]
         with last.on_device(), _after(before):
             back = last.train_back((features, *batch[1:]))
         ready = None
         for k, (inputs, drawn) in reversed(list(enumerate(passed))):
-            if skips(self.steps[k + 1].optimizer):
-                sound = all_finite(back)
-                ready = sound if ready is None else ready & sound
+            ready = self._unspoilt(k, ready, back)
             back = self._down(k, inputs, FromAbove(back[0], labels), drawn, ready)
 
     def _down(
@@ -356,14 +358,15 @@ class DownwardStep(DelayedStep):
             leaves = [one for one in keras.tree.flatten(inputs) if carries(one)]
             return [tf.zeros_like(one, carried_type(one.dtype)) for one in leaves]
 
-        with step.on_device(), _after([targets.gradients]):
+        with step.on_device(), _after(targets.gradients):
             return train() if ready is None else list(tf.cond(ready, train, wait))
 
 
-def _after(tensors: Any) -> Any:
-    """Give the context of what waits for these: a device takes one stage at a time."""
-    waits = tensors is not None and not tf.executing_eagerly()
-    return tf.control_dependencies(tensors) if waits else contextlib.nullcontext()
+def _after(made: Any) -> Any:
+    """Give the context of what waits for these tensors: a device takes one stage at a time."""
+    if made is None or tf.executing_eagerly():
+        return contextlib.nullcontext()
+    return tf.control_dependencies(keras.tree.flatten(made)[:1])
 
 
 def delayed_step(steps: Sequence[StageStep], regime: Any) -> DelayedStep:
