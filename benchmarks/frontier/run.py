@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
@@ -21,6 +20,10 @@ if "--measure=bytes" in sys.argv:
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from processes import in_fresh_process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
@@ -205,13 +208,8 @@ def step_ratios(name, setting):
 
 def in_process(name, setting, what, **changed):
     """Measure in a fresh process."""
-    command = [sys.executable, __file__, f"--network={name}", f"--setting={setting}"]
-    flags_of = {flag: FLAGS[flag].value for flag in ("depth", "batch", "side", "pairs")} | changed
-    command += [f"--{flag}={value}" for flag, value in flags_of.items()]
-    done = subprocess.run([*command, f"--measure={what}"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}.{setting}, {what}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    told = {flag: FLAGS[flag].value for flag in ("depth", "batch", "side", "pairs")} | changed
+    return in_fresh_process(__file__, network=name, setting=setting, **told, measure=what)
 
 
 def interval(ratios):

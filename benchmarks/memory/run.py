@@ -10,13 +10,16 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from processes import in_fresh_process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
@@ -68,15 +71,8 @@ def peak_bytes(setting):
 
 def measure(setting):
     """Run a setting in a fresh process, and give its peak and sizes."""
-    command = [
-        sys.executable,
-        __file__,
-        f"--setting={setting}",
-        f"--depth={FLAGS.depth}",
-        f"--batch={FLAGS.batch}",
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result = json.loads(done.stdout.splitlines()[-1])
+    told = {"setting": setting, "depth": FLAGS.depth, "batch": FLAGS.batch}
+    result = in_fresh_process(__file__, **told)
     return result["peak_bytes"], result["stage_sizes"]
 
 

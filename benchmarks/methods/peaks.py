@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +19,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from pages import rows, write_tables
+from processes import in_fresh_process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write peaks.json.")
@@ -76,14 +76,6 @@ def measure(name):
     return {"predicted": predicted, "measured": measured, "stage_sizes": sizes}
 
 
-def in_fresh_process(name):
-    """Give what `measure` gives in a process of its own."""
-    told = [f"--{flag}={FLAGS[flag].value}" for flag in ("depth", "batch", "side", "stages")]
-    command = [sys.executable, __file__, f"--method={name}", *told]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def table(report):
     """Give the table: what is predicted, what it takes, and what that saves."""
     body, base = [], report.get("end_to_end", {}).get("measured")
@@ -108,7 +100,8 @@ def main(argv):
         report = json.loads(path.read_text())
     if not FLAGS.report:
         for name in FLAGS.only or METHODS:
-            runs = [in_fresh_process(name) for _ in range(FLAGS.runs)]
+            told = {flag: FLAGS[flag].value for flag in ("depth", "batch", "side", "stages")}
+            runs = [in_fresh_process(__file__, method=name, **told) for _ in range(FLAGS.runs)]
             spread = sorted(run["measured"] for run in runs)
             report[name] = {**runs[0], "measured": statistics.median(spread), "spread": spread}
             print(table({name: report[name]}).splitlines()[-1], file=sys.stderr, flush=True)

@@ -5,13 +5,16 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from processes import in_fresh_process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
@@ -92,14 +95,6 @@ def measure(name, regime, share):
     }
 
 
-def in_fresh_process(name, regime, share):
-    """Give what `measure` gives in a process of its own."""
-    command = [sys.executable, __file__, f"--network={name}"]
-    command += [f"--regimes={regime}", f"--shares={share}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(argv):
     """Measure every plan, or one in this process."""
     del argv
@@ -111,7 +106,8 @@ def main(argv):
     for name in FLAGS.only or NETWORKS:
         for regime in FLAGS.regimes:
             for share in FLAGS.shares:
-                runs = [in_fresh_process(name, regime, share) for _ in range(FLAGS.runs)]
+                told = {"network": name, "regimes": regime, "shares": share}
+                runs = [in_fresh_process(__file__, **told) for _ in range(FLAGS.runs)]
                 spread = sorted(run["measured"] for run in runs)
                 row = {**runs[0], "measured": spread[-1], "spread": spread}
                 row["ratio"] = row["predicted"] / spread[-1]

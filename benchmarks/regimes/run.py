@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
@@ -19,6 +18,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
 
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from processes import in_fresh_process
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object on the last line, and write it to a file.")
@@ -184,21 +187,17 @@ def device_bytes():
     return found
 
 
-def in_fresh_process(setting):
+def in_process(setting):
     """Run one setting in a fresh process, and give what it printed."""
-    command = [sys.executable, __file__, f"--setting={setting}"]
-    command += [
-        f"--{name}={getattr(FLAGS, name)}" for name in ("blocks", "width", "batch", "encoder")
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    told = {name: FLAGS[name].value for name in ("blocks", "width", "batch", "encoder")}
+    return in_fresh_process(__file__, setting=setting, **told)
 
 
 def measure_bytes():
     """Give the peak of end-to-end training, and of each stage, as medians over processes."""
     peaks = {}
     for setting in BYTES:
-        runs = [in_fresh_process(setting) for _ in range(FLAGS.runs)]
+        runs = [in_process(setting) for _ in range(FLAGS.runs)]
         peaks[setting] = [int(statistics.median(column)) for column in zip(*runs, strict=True)]
         worst = [max(run) for run in runs]
         print(
@@ -246,7 +245,7 @@ def bytes_report():
         "blockwise_peak_vs_end_to_end": max(peaks["cached"]) / peaks["end_to_end"][0],
         "stage_peak_bytes": {side: peaks[side] for side in ("cached", "uncached")},
         "end_to_end_peak_bytes": peaks["end_to_end"][0],
-        "variable_bytes_on_training_device": in_fresh_process("device_bytes"),
+        "variable_bytes_on_training_device": in_process("device_bytes"),
     }
 
 

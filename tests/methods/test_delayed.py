@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from linked import make
 
 import keras_trgl as trgl
 from keras_trgl import GreedyModel
@@ -164,25 +165,6 @@ def test_three_stages_follow_the_schedule_by_hand_over_epochs_and_short_batches(
 
 X = RNG.normal(size=(12, 6)).astype("float32")
 Y = RNG.integers(0, 3, 12)
-
-
-def make(method, num_stages=3, optimizer=None, **options):
-    """Three blocks with dropout and batch statistics, cut into one to three stages."""
-    blocks = [
-        layer
-        for place in range(3)
-        for layer in (
-            keras.layers.Dense(6, "tanh", kernel_regularizer=keras.regularizers.L2(0.01)),
-            keras.layers.Dropout(0.3, seed=place),
-            keras.layers.BatchNormalization(),
-        )
-    ]
-    sizes = {1: [9], 2: [3, 6], 3: [3, 3, 3]}[num_stages]
-    model = GreedyModel.from_blocks(blocks, sizes, LinearHead(3), method=method, seed=0)
-    model.build((None, 6))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer or keras.optimizers.SGD(0.25, momentum=0.5), loss, **options)
-    return model
 
 
 def fit(model, **options):

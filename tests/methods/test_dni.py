@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from linked import make
 
 import keras_trgl as trgl
 from keras_trgl import GreedyModel
@@ -34,24 +35,6 @@ class ReplayAtOnce(FeaturesReplay):
 
     def staleness(self, stage):
         return 0
-
-
-def make(method, optimizer=None, **options):
-    """Three stages with dropout, batch statistics and weight decay."""
-    blocks = [
-        layer
-        for place in range(3)
-        for layer in (
-            keras.layers.Dense(6, "tanh", kernel_regularizer=keras.regularizers.L2(0.01)),
-            keras.layers.Dropout(0.3, seed=place),
-            keras.layers.BatchNormalization(),
-        )
-    ]
-    model = GreedyModel.from_blocks(blocks, [3, 3, 3], LinearHead(3), method=method, seed=0)
-    model.build((None, 6))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer or keras.optimizers.SGD(0.25, momentum=0.5), loss, **options)
-    return model
 
 
 def plain(method, optimizer):
