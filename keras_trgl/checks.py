@@ -1,8 +1,10 @@
 """Argument checks: what must hold, what came, the way out."""
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -96,6 +98,27 @@ def check_list(name: str, value: Any, of: str, hint: str) -> None:
         what = value.__name__ if isinstance(value, type) else type(value).__name__
         shown = f"{name}={value!r}"[:80] if isinstance(value, (int, float, str)) else f"a {what}"
         raise TypeError(f"`{name}` must be a list of {of}. Received: {shown}. {hint}")
+
+
+def path_of(name: str, value: Any) -> Path:
+    """Give a path that a user named.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        TypeError: `value` is no path.
+    """
+    try:
+        return Path(os.fspath(value))
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be a path. Received: {name}={value!r}. Pass a str or a `pathlib.Path`."
+        ) from None
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_trgl import GreedyModel
+from keras_trgl import GreedyModel, callbacks, diagnostics, export
 from keras_trgl.heads import ConvHead, LinearHead
 from keras_trgl.methods import TRGL, VanGL
 
@@ -151,6 +151,21 @@ def test_an_unbuilt_model_cannot_be_truncated():
     for call in (lambda: model.truncate(1), lambda: model.predict_exits(None)):
         with pytest.raises(ValueError, match="once the model is built"):
             call()
+
+
+PATHS = {
+    "backup_dir": lambda model, data: callbacks.BackupAndRestore(None),
+    "filepath": lambda model, data: callbacks.DepthCheckpoint(None),
+    "base_dir": lambda model, data: export.export_serving(model, None),
+    "path": lambda model, data: export.export_litert(model, 1, None),
+    "folder": lambda model, data: diagnostics.report(model, data, None),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_what_is_no_path_is_told_by_its_name(tiny_model, gaussian_batch, name):
+    with pytest.raises(TypeError, match=f"`{name}` must be a path. Received: {name}=None. Pass a"):
+        PATHS[name](tiny_model, gaussian_batch)
 
 
 @pytest.mark.parametrize("fraction", [1.0, 1.5])

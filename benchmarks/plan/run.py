@@ -53,10 +53,12 @@ def network(name):
         given = nets.swin_tiny(shape, patch_size=2, window=4, width=48)
     elif name == "vit":
         given = nets.vit(shape, patch_size=4, width=96, depth=8, num_heads=4, class_token=False)
-    else:
+    elif name == "mobilenet":
         shape, head = (64, 64, 3), heads.LinearHead(CLASSES)
         make = keras.applications.MobileNetV2
         given = make(input_shape=shape, include_top=False, weights=None)
+    else:
+        raise ValueError(f"A network must be one of {', '.join(NETWORKS)}. Received: {name}.")
     options = {"head": head, "optimizer": optimizer, "method": method}
     options |= {} if isinstance(given, keras.Model) else {"input_shape": shape}
     return given, shape, batch_size, options

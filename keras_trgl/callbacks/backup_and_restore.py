@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_integer
+from keras_trgl.checks import check_integer, path_of
 from keras_trgl.feeding.data_identity import data_identity, global_random, has_state, warn_of_draws
 from keras_trgl.keeping.callback_state import CallbackCounters, stops_by, tell_left_over
 from keras_trgl.keeping.fingerprint import differences, fingerprint
@@ -88,7 +88,7 @@ class BackupAndRestore(keras.callbacks.Callback):
                     f"`save_freq` must be 'epoch' or an integer. Received: save_freq={save_freq!r}."
                 )
             check_integer("save_freq", save_freq, 1)
-        self.path = Path(backup_dir) / "backup.npz"
+        self.path = path_of("backup_dir", backup_dir) / "backup.npz"
         self.save_freq = save_freq
         self.delete_checkpoint = bool(delete_checkpoint)
         self.restored_step: int | None = None

@@ -1,15 +1,15 @@
 """The best depth of a training, kept as a model of its own."""
 
 import math
-import os
 import re
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_trgl.callbacks.monitors import mode_of, trained_depths
-from keras_trgl.checks import check_choice, check_integer
+from keras_trgl.checks import check_choice, check_integer, path_of
 from keras_trgl.keeping.saving import saved_aside
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.progress import tell
@@ -79,12 +79,17 @@ class DepthCheckpoint(keras.callbacks.Callback):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__()
-        self.filepath = os.fspath(filepath)
+        self.filepath = str(path_of("filepath", filepath))
         ending = ".weights.h5" if save_weights_only else ".keras"
         if not self.filepath.endswith(ending):
             raise ValueError(
                 f"`filepath` must end in {ending!r}. Received: filepath={self.filepath!r}, "
-                f"save_weights_only={save_weights_only}."
+                f"save_weights_only={save_weights_only}. Give it that ending."
+            )
+        if not isinstance(monitor, str):
+            raise TypeError(
+                "`monitor` must name an entry of the logs. Received: "
+                f"monitor={monitor!r}. Pass 'val_accuracy' or 'val_loss', for example."
             )
         if re.match(r"(val_)?stage_\d+_", monitor):
             plain = re.sub(r"stage_\d+_", "", monitor, count=1)
@@ -92,6 +97,12 @@ class DepthCheckpoint(keras.callbacks.Callback):
                 "`monitor` must name what every depth has. Received: "
                 f"monitor={monitor!r}, of one depth. Use {plain!r}; to keep one depth use "
                 "`keras.callbacks.ModelCheckpoint`."
+            )
+        threshold: Any = initial_value_threshold
+        if threshold is not None and not isinstance(threshold, Real):
+            raise TypeError(
+                "`initial_value_threshold` must be a number or None. Received: "
+                f"initial_value_threshold={initial_value_threshold!r}. Pass a float."
             )
         check_choice("mode", mode, ("auto", "min", "max"))
         if save_freq != "epoch":

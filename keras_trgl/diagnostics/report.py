@@ -1,13 +1,13 @@
 """Every diagnostic of a model on one page, and as scalars for TensorBoard."""
 
 import math
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from keras_trgl.checks import path_of
 from keras_trgl.diagnostics.assigned import costs_by_depth
 from keras_trgl.diagnostics.calibration import calibrated
 from keras_trgl.diagnostics.depth_table import DepthTable
@@ -149,13 +149,14 @@ def report(
         'report.html'
     """
     check_heads(model)
+    # Before minutes of work.
+    folder = path_of("folder", folder)
+    folder.mkdir(parents=True, exist_ok=True)
     reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
     wants = ("vectors", "origin", "prediction", "energy", "displacement")
     seen = see(model, data, wants, None, sample, seed, batch_size, 0, True, reduction)
     subject = f"{dataset}, {model.name}" if dataset else model.name
     tables = _tables(seen, predictions, reduction, history, verbose)
-    folder = pathlib.Path(os.fspath(folder))
-    folder.mkdir(parents=True, exist_ok=True)
     sections = [_model_section(model)]
     for name, table in tables.items():
         title, shows, how = WORDS[name]

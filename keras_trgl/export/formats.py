@@ -7,14 +7,13 @@ the half type's bound. Runtimes and converters are extras of the package.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_trgl.checks import check_choice, check_integer, needed
+from keras_trgl.checks import check_choice, check_integer, needed, path_of
 from keras_trgl.export.exported_parts import (
     check_depth,
     check_model,
@@ -253,7 +252,7 @@ class _Exporter:
         self._done = done
         check_model(model)
         check_depth(model, depth)
-        self.path = Path(path)
+        self.path = path_of("path", path)
         if self.path.suffix != ending:
             raise ValueError(f"`path` must end in {ending!r}. Received: {path}.")
         if self.path.exists():

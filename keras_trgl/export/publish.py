@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_trgl.checks import check_integer
+from keras_trgl.checks import check_integer, path_of
 
 HIDDEN = ".writing-"
 LARGEST = 2**63 - 1
@@ -39,7 +39,7 @@ def base_folder(base_dir: Any) -> Path:
         NotADirectoryError: there is a file of that name.
         PermissionError: this process may not write there.
     """
-    base = Path(os.fspath(base_dir)).absolute()
+    base = path_of("base_dir", base_dir).absolute()
     try:
         with readable_disk_errors(base):
             base.mkdir(parents=True, exist_ok=True)

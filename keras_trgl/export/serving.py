@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_trgl.checks import path_of
 from keras_trgl.export.exported_parts import check_depth, check_model, live_parts, unplaced
 from keras_trgl.export.model_config import FILE as CONFIG_FILE
 from keras_trgl.export.model_config import check_labels, model_config, served_name
@@ -187,7 +188,7 @@ def _publish(
     wanted = signatures(exits, inputs, thresholds)
     # Tracing, writing, loading, a check of each signature, requests.
     done.total = 3 + len(wanted) + bool(files.warmup)
-    name = served_name(files, Path(base_dir).absolute())
+    name = served_name(files, path_of("base_dir", base_dir).absolute())
     base = base_folder(base_dir)
     number = check_version(base, version)
     check_labels(files, base, number)

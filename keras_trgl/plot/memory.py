@@ -73,6 +73,8 @@ def _of_measured(panel: Any, measured: Mapping[str, Any]) -> None:
     sizes = [float(size) / MIB for size in measured.values()]
     bars = panel.bar(names, sizes, color=[color_of(place) for place in range(len(names))])
     panel.bar_label(bars, fmt="%.1f")
+    # Room for the highest bar's number.
+    panel.margins(y=0.1)
     dressed(panel, "", "memory peak of training, MiB", legend=False)
 
 

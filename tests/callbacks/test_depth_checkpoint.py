@@ -200,6 +200,12 @@ def watched_oddly(folder):
 
 
 MISTAKES = {
+    "no path": (lambda f: DepthCheckpoint(None), "`filepath` must be a path. Received: filepath=N"),
+    "no name": (lambda f: DepthCheckpoint("a.keras", None), "must name an entry.*monitor=None"),
+    "a threshold in words": (
+        lambda f: DepthCheckpoint("a.keras", initial_value_threshold="0.9"),
+        "must be a number or None. Received: initial_value_threshold='0.9'",
+    ),
     "no ending": (lambda f: DepthCheckpoint("a.h5"), r"must end in '\.keras'. Received: .*a\.h5"),
     "weights in a model's file": (
         lambda f: DepthCheckpoint("a.keras", save_weights_only=True),
