@@ -21,6 +21,8 @@ from pages import interval, rows, write_tables
 FLAGS = flags.FLAGS
 REGIMES = ("sequential", "multi_lap", "parallel")
 METHODS = {"vangl": "VanGL", "trgl": "TRGL"}
+MULTIPLIER = {"multiplier": "TRGL, multipliers"}
+TITLES = METHODS | MULTIPLIER
 HELD_OUT = 0.2
 ENOUGH = 0.95
 """Training accuracy under which a network counts as not fitted."""
@@ -39,12 +41,20 @@ flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
 flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
 flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
-flags.DEFINE_integer("batch", 32, "Batch size.")
+flags.DEFINE_list("batch", ["32"], "Batch size; `REGIME:SIZE` for one regime.")
 flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from; `REGIME:RATE` for one.")
-flags.DEFINE_enum("schedule", "cosine", ["cosine", "constant"], "How the rate of stages goes on.")
+flags.DEFINE_list(
+    "schedule",
+    ["cosine"],
+    "How the rate of stages goes on, cosine or constant; `REGIME:SCHEDULE` for one regime.",
+)
 flags.DEFINE_list(
     "taus", ["0.1", "1", "10", "100"], "Values of tau to choose from; `A:B` is A in the first half."
 )
+flags.DEFINE_list(
+    "hs", [], "Steps of the multiplier to choose from; with any, the multiplier scheme trains too."
+)
+flags.DEFINE_integer("s", 50, "Batches between two steps of the multiplier.", lower_bound=1)
 flags.DEFINE_list("choice_seeds", ["100"], "Seeds of tau's choice, the first of the rate's.")
 flags.DEFINE_integer("choice_size", 1200, "Images of the choices, of which some are held out.")
 flags.DEFINE_float("held_out", HELD_OUT, "Share of them that is held out.")
@@ -63,10 +73,14 @@ def tau_of(text):
     return str(text) if ":" in str(text) else float(text)
 
 
-def settings(regime, method, seed, size, rate, tau=None, held_out=0.0):
-    """Give what determines one training."""
+def settings(regime, method, seed, size, rate, tau=None, held_out=0.0, h=None, **changed):
+    """Give what determines one training; `changed` overrides what the flags say."""
     # What is as it was has no word in the name of a finished training's file.
-    more = {"schedule": FLAGS.schedule} if FLAGS.schedule != "cosine" else {}
+    (schedule,) = values_of(FLAGS.schedule, regime)
+    (batch,) = values_of(FLAGS.batch, regime)
+    more = {"schedule": schedule} if schedule != "cosine" else {}
+    if h is not None:
+        more |= {"h": float(h), "s": FLAGS.s}
     if FLAGS.data_dir:
         more["data_dir"] = FLAGS.data_dir
     return {
@@ -81,9 +95,10 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0):
         "size": int(size),
         "held_out": held_out,
         "epochs": FLAGS.epochs,
-        "batch": FLAGS.batch,
+        "batch": int(batch),
         "rate": float(rate),
         **more,
+        **changed,
     }
 
 
@@ -138,7 +153,7 @@ def choose(regime, method, name, values, fixed):
         settings(
             regime, method, seed, FLAGS.choice_size, held_out=held_out, **{**fixed, name: value}
         )
-        for value in map(tau_of, values)
+        for value in map(tau_of if name == "tau" else float, values)
         for seed in seeds
     ]
 
@@ -146,8 +161,8 @@ def choose(regime, method, name, values, fixed):
 def compare(asked, results, name):
     """Give the value of the best mean validation accuracy of the last depth, and all means.
 
-    Of equal rates the one that fits the training images better wins; of equal tau the larger, the
-    weaker regulariser.
+    Of equal rates the one that fits the training images better wins; of equal tau or h the larger,
+    the weaker regulariser.
     """
     found = {}
     for setting, result in zip(asked, results, strict=True):
@@ -169,16 +184,14 @@ def weakest(tau):
     return max(map(float, str(tau).split(":")))
 
 
-def rates_of(regime):
-    """Give the rates that a regime chooses from."""
-    own = [rate.split(":") for rate in FLAGS.rates if ":" in rate]
-    return [rate for name, rate in own if name == regime] or [
-        r for r in FLAGS.rates if ":" not in r
-    ]
+def values_of(flag, regime):
+    """Give a flag's values for a regime: its own, `REGIME:VALUE`, or else those for all."""
+    own = [value.split(":") for value in flag if ":" in value]
+    return [value for name, value in own if name == regime] or [v for v in flag if ":" not in v]
 
 
 def make_choices(regimes):
-    """Choose rates with VanGL, then tau, on held-out training images.
+    """Choose rates with VanGL, then tau, then the multiplier's h, on held-out training images.
 
     Multi-lap training takes what is chosen for sequential training.
     """
@@ -188,7 +201,7 @@ def make_choices(regimes):
     methods = dict.fromkeys(tuned, "vangl")
     if "end_to_end" in regimes:
         methods["end_to_end"] = "end_to_end"
-    offers = {regime: rates_of(regime) for regime in methods}
+    offers = {regime: values_of(FLAGS.rates, regime) for regime in methods}
     # A rate that stands alone is given, not chosen.
     asked = {
         r: choose(r, method, "rate", offers[r], {})
@@ -199,10 +212,13 @@ def make_choices(regimes):
     rates |= {r: {"chosen": float(offers[r][0])} for r in methods if r not in asked}
     asked = {r: choose(r, "trgl", "tau", FLAGS.taus, {"rate": rates[r]["chosen"]}) for r in tuned}
     taus = _compared(asked, "tau")
-    for found in (rates, taus):
-        if "multi_lap" in regimes:
+    fixed = {r: {"rate": rates[r]["chosen"], "tau": taus[r]["chosen"]} for r in tuned}
+    asked = {r: choose(r, "multiplier", "h", FLAGS.hs, fixed[r]) for r in tuned if FLAGS.hs}
+    steps = _compared(asked, "h")
+    for found in (rates, taus, steps):
+        if "multi_lap" in regimes and found:
             found["multi_lap"] = found["sequential"]
-    return {"rate": rates, "tau": taus}
+    return {"rate": rates, "tau": taus} | ({"h": steps} if steps else {})
 
 
 def _compared(asked, name):
@@ -212,20 +228,29 @@ def _compared(asked, name):
 
 def final_settings(regime, method, seed, size, choices):
     """Give the settings of a reported training."""
-    tau = choices["tau"][regime]["chosen"] if method == "trgl" else None
-    return settings(regime, method, seed, size, choices["rate"][regime]["chosen"], tau)
+    tau = choices["tau"][regime]["chosen"] if method in ("trgl", "multiplier") else None
+    h = choices["h"][regime]["chosen"] if method == "multiplier" else None
+    return settings(regime, method, seed, size, choices["rate"][regime]["chosen"], tau, h=h)
 
 
-def setup():
-    """Give the settings that all trainings share."""
-    names = ("dataset", "blocks", "width", "epochs", "laps", "batch", "choice_size")
+def setup(regimes):
+    """Give the settings that all trainings share, and those that regimes have of their own."""
+    names = ("dataset", "blocks", "width", "epochs", "laps", "choice_size")
     return {
         **{name: getattr(FLAGS, name) for name in names},
         "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
         "held_out": FLAGS.held_out,
-        "schedule": FLAGS.schedule,
+        "batch": {regime: int(values_of(FLAGS.batch, regime)[0]) for regime in regimes},
+        "schedule": {regime: values_of(FLAGS.schedule, regime)[0] for regime in regimes},
         "jpeg_copies": bool(FLAGS.data_dir),
     }
+
+
+def by_regime(values, unit):
+    """Give a setting of the regimes as text: once where it is the same for all."""
+    if len(set(values.values())) == 1:
+        return f"{unit} {next(iter(values.values()))}"
+    return ", ".join(f"{unit} {v} ({r.replace('_', '-')})" for r, v in values.items())
 
 
 def text(values, sign=""):
@@ -317,13 +342,17 @@ def make_model(setting, data):
         early, late = map(float, tau.split(":"))
         tau = [early] * half + [late] * (setting["blocks"] - half)
     blocks = trgl.architectures.blockwise_resnet(
-        data.input_shape, setting["blocks"], setting["width"], gain=0.05, weight_decay=1e-4
+        data.input_shape,
+        setting["blocks"],
+        setting["width"],
+        gain=setting.get("gain", 0.05),
+        weight_decay=1e-4,
     )
     model = trgl.GreedyModel.from_blocks(
         blocks,
         [1] * len(blocks),
         trgl.heads.ConvHead(units=data.num_classes, gain=0.05, weight_decay=1e-4),
-        method=trgl.methods.TRGL(tau=tau) if method == "trgl" else method,
+        method=method if tau is None else trgl.methods.TRGL(tau=tau),
         regime=regime,
         seed=setting["seed"],
     )
@@ -359,11 +388,15 @@ def train(setting):
         data = data.hold_out(setting["held_out"], seed=setting["seed"])
     model = make_model(setting, data)
     in_turn = setting["regime"] in ("sequential", "multi_lap")
+    callbacks = []
+    if setting["method"] == "multiplier":
+        callbacks = [trgl.callbacks.MultiplierUpdate(h=setting["h"], s=setting["s"])]
     begin, diverged = time.perf_counter(), None
     try:
         model.fit(
             data.stream(setting["batch"], seed=setting["seed"], augment=False),
             epochs=None if in_turn else setting["epochs"],
+            callbacks=callbacks,
             verbose=0,
         )
     except ValueError as error:

@@ -121,6 +121,52 @@ def path_of(name: str, value: Any) -> Path:
         ) from None
 
 
+def made_folder(name: str, value: Any) -> Path:
+    """Give a folder that a user named; it is made where there is none.
+
+    Args:
+        name: str. Name of the argument, as the user wrote it.
+        value: the value that came.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        TypeError: `value` is no path.
+        OSError: it is, or lies in, a file, or may not be made.
+    """
+    folder = path_of(name, value)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"`{name}` must be a folder, or a place for one. Received: {error.strerror}. Give "
+            "another",
+            str(folder),
+        ) from error
+    return folder
+
+
+def check_class_weight(value: Any) -> None:
+    """Raise unless `value` is `None`, or a dict of class index to weight.
+
+    Args:
+        value: the value that came.
+
+    Raises:
+        TypeError: it is no dict, or its keys are no integers.
+    """
+    hint = "Write {0: 1.0, 1: 2.5}: a class that is left out weighs 1."
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(
+            "`class_weight` must be a dict of class index to weight. Received: a "
+            f"{type(value).__name__}. {hint}"
+        )
+    for index in value or ():
+        check_integer("class_weight's key", index, 0, hint)
+
+
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raise unless `value` is one of `choices`.
 

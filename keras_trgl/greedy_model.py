@@ -23,6 +23,7 @@ from keras_trgl.network.ownership import (
 from keras_trgl.network.placement import unplaced_copy
 from keras_trgl.network.staged_network import StagedNetwork, named_layers
 from keras_trgl.network.summary import counted_bytes, in_short, stage_table
+from keras_trgl.recording import made_from
 from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.regimes.regime import Regime
 from keras_trgl.registration import public
@@ -232,7 +233,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as at saving; a built model's optimizers then have variables to be loaded."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**made_from(config))
 
     @on_devices
     def drain(self) -> None:
@@ -437,9 +438,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         config = dict(config)
         brought = config.pop("brought", None)
         for key in {"stages", "heads", "method", "regime"} & set(config):
-            config[key] = keras.saving.deserialize_keras_object(
-                config[key], custom_objects=custom_objects
-            )
+            config[key] = made_from(config[key], custom_objects)
         if brought is not None:
             made: GreedyModel = cls._brought_again(brought, config, custom_objects)
             return made

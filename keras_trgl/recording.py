@@ -8,6 +8,7 @@ would be lost in silence. Such a class is recorded: its arguments are kept as th
 import functools
 import inspect
 import itertools
+import re
 import reprlib
 import types
 import weakref
@@ -20,6 +21,9 @@ import numpy as np
 PLAIN = (bool, int, float, str, type(None))
 NUMPY_KINDS = "biufU"
 """Arrays that a configuration can hold exactly: of booleans, integers, floats and texts."""
+
+UNKNOWN = re.compile(r"Could not (?:locate|deserialize) (?:\w+ )?'([^']+)'")
+"""How Keras says that a saved class is not known."""
 
 LAYER_ENTRIES = ("name", "trainable", "dtype", "activity_regularizer")
 """What every Keras layer records of itself, whether its `__init__` takes them or not."""
@@ -246,6 +250,31 @@ def _found(config: dict[str, Any], is_function: bool) -> Any:
     for name in [*str(config["module"]).split(".")[1:], config["class_name"]]:
         found = getattr(found, name, None)
     return found
+
+
+def made_from(config: Any, custom_objects: Any = None) -> Any:
+    """Make what a file tells of, as Keras does, and say in a sentence which class is not known.
+
+    Args:
+        config: configuration that `keras.saving.serialize_keras_object` gave.
+        custom_objects: dict of names to classes or functions, or `None`. Defaults to `None`.
+
+    Raises:
+        ValueError: a class or function of it is not registered.
+    """
+    try:
+        return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+    except (TypeError, ValueError) as error:
+        # Keras puts the whole configuration into the message, once at every level.
+        unknown = UNKNOWN.search(str(error))
+        if unknown is None:
+            raise
+        name = unknown[1].rpartition(">")[2]
+        raise ValueError(
+            f"Every class of a saved model must be known. Received: `{name}`, which no module "
+            "imported so far registers with `keras.saving.register_keras_serializable`. Import "
+            f"its module first, or pass `custom_objects={{'{name}': {name}}}`."
+        ) from None
 
 
 def _restored(value: Any) -> Any:

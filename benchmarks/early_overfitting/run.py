@@ -22,14 +22,22 @@ flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of images, weights 
 flags.DEFINE_integer("size", 1200, "Training images: 2 % of Fashion-MNIST.", lower_bound=10)
 flags.DEFINE_string("picture", "", "Picture; the default is in docs, named by the data set.")
 
+flags.DEFINE_bool("midpoint", False, "Ask what makes accuracy fall at the midpoint, too.")
+
 FASHION = "fashion_mnist"
 PANELS = ("sequential", "parallel")
-COLORS = {"trgl": "#1b6ca8", "vangl": "#d1702a", "end_to_end": "#555555"}
+COLORS = {
+    "trgl": "#1b6ca8",
+    "vangl": "#d1702a",
+    "multiplier": "#3a8f4d",
+    "end_to_end": "#555555",
+}
 
 
 def measure():
     """Choose, train, and give the report."""
     regimes = [regime for regime in (*PANELS, "end_to_end") if blockwise.wanted(regime)]
+    methods = [*blockwise.METHODS, *(blockwise.MULTIPLIER if FLAGS.hs else ())]
     choices = blockwise.make_choices(regimes)
     asked = {
         (regime, method): [
@@ -37,7 +45,7 @@ def measure():
             for seed in FLAGS.seeds
         ]
         for regime in regimes
-        for method in (blockwise.METHODS if regime in PANELS else ["end_to_end"])
+        for method in (methods if regime in PANELS else ["end_to_end"])
     }
     blockwise.train_all([one for group in asked.values() for one in group])
     results = {}
@@ -49,15 +57,57 @@ def measure():
             "fit_seconds": [run["fit_seconds"] for run in runs],
             "diverged": [run["diverged"] for run in runs],
         }
+    more = {"midpoint": midpoint(choices["rate"]["sequential"]["chosen"])} if FLAGS.midpoint else {}
     seeds = [int(seed) for seed in FLAGS.seeds]
-    setup = {**blockwise.setup(), "size": FLAGS.size, "seeds": seeds}
-    return {"setup": setup, "choices": choices, "results": results}
+    setup = {**blockwise.setup(regimes), "size": FLAGS.size, "seeds": seeds}
+    return {"setup": setup, "choices": choices, "results": results, **more}
+
+
+def midpoint(rate):
+    """Give held-out accuracies by depth of VanGL in turn, with what may make them fall changed."""
+    variants = {
+        "as above": {},
+        "kernels of gain 1": {"gain": 1.0},
+        "twice as many epochs": {"epochs": 2 * FLAGS.epochs},
+    }
+    asked = {
+        name: [
+            blockwise.settings(
+                *("sequential", "vangl", seed, FLAGS.choice_size, rate),
+                held_out=FLAGS.held_out,
+                **changed,
+            )
+            for seed in FLAGS.choice_seeds
+        ]
+        for name, changed in variants.items()
+    }
+    blockwise.train_all([one for group in asked.values() for one in group])
+    return {
+        name: {
+            part: [run[part] for run in blockwise.train_all(group)]
+            for part in ("validation", "train")
+        }
+        for name, group in asked.items()
+    }
+
+
+def midpoint_table(found):
+    """Give mean held-out accuracies, in brackets those on training images, a row per variant."""
+    depths = range(len(next(iter(found.values()))["train"][0]))
+    body = []
+    for name, parts in found.items():
+        held, seen = (
+            [100 * sum(column) / len(column) for column in zip(*parts[part], strict=True)]
+            for part in ("validation", "train")
+        )
+        body.append([name, *(f"{held[d]:.1f} ({seen[d]:.1f})" for d in depths)])
+    return blockwise.rows(["", *(str(d + 1) for d in depths)], body)
 
 
 def columns(report):
     """Give the curves there are: regime, method, title."""
     return [
-        (regime, method, f"{regime}, {blockwise.METHODS[method]}")
+        (regime, method, f"{regime}, {blockwise.TITLES[method]}")
         for regime in PANELS
         if regime in report["results"]
         for method in report["results"][regime]
@@ -91,34 +141,39 @@ def end_to_end_lines(report):
 
 
 def differences(report):
-    """Give TRGL − VanGL of the same seeds, at the first and the last depth, and each one's fall."""
+    """Give what a method gains over VanGL, seed by seed, and each one's fall from its peak."""
+    shown = [regime for regime in PANELS if regime in report["results"]]
     body = []
-    for regime in PANELS:
-        if regime not in report["results"]:
-            continue
+    for regime in shown:
         curves = {
             method: row["test_accuracy_by_depth"]
             for method, row in report["results"][regime].items()
         }
-        pairs = list(zip(curves["trgl"], curves["vangl"], strict=True))
-        cells = [
-            blockwise.text([trgl[depth] - vangl[depth] for trgl, vangl in pairs], "+")
-            for depth in (0, -1)
-        ]
-        for method in blockwise.METHODS:
-            means = [sum(column) for column in zip(*curves[method], strict=True)]
+        for method, runs in curves.items():
+            pairs = list(zip(runs, curves["vangl"], strict=True))
+            gains = [
+                blockwise.text([ours[depth] - plain[depth] for ours, plain in pairs], "+")
+                for depth in (0, -1)
+            ]
+            means = [sum(column) for column in zip(*runs, strict=True)]
             peak = means.index(max(means))
-            fall = blockwise.text([run[-1] - run[peak] for run in curves[method]], "+")
-            cells.append(f"{fall} (peak at {peak + 1})")
-        body.append([regime, *cells])
-    header = ["regime", "TRGL − VanGL, depth 1", "the same, last depth"]
-    header += [f"last depth − peak, {label}" for label in blockwise.METHODS.values()]
+            fall = blockwise.text([run[-1] - run[peak] for run in runs], "+")
+            body.append(
+                [
+                    f"{regime}, {blockwise.TITLES[method]}",
+                    *(["", ""] if method == "vangl" else gains),
+                    f"{fall} (peak at {peak + 1})",
+                ]
+            )
+    header = ["", "over VanGL, depth 1", "the same, last depth", "last depth − peak"]
     return blockwise.rows(header, body)
 
 
 def settings_lines(report):
     """Give the settings, and what did not go well."""
     setup, rates = report["setup"], report["choices"]["rate"]
+    batch = blockwise.by_regime(setup["batch"], "batch")
+    schedule = blockwise.by_regime(setup["schedule"], "schedule")
     copies = " (JPEG copies)" if setup.get("jpeg_copies") else ""
     chosen = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in rates.items())
     diverged = sum(
@@ -130,8 +185,8 @@ def settings_lines(report):
     return (
         f"{setup['dataset']}{copies}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
-        f"then {2 * setup['width']}; {setup['epochs']} epochs (sequential: of every stage), batch "
-        f"{setup['batch']}; first rates: {chosen}. Trainings stopped by a loss that was not "
+        f"then {2 * setup['width']}; {setup['epochs']} epochs (sequential: of every stage); "
+        f"{batch}; {schedule}; first rates: {chosen}. Trainings stopped by a loss that was not "
         f"finite: {diverged}."
     )
 
@@ -148,6 +203,10 @@ def tables(report):
         "rate": blockwise.choice_table(choices, "rate", "rate"),
         "tau": blockwise.choice_table(choices, "tau", "τ"),
     }
+    if "midpoint" in report:
+        found["midpoint"] = midpoint_table(report["midpoint"])
+    if "h" in choices:
+        found["h"] = blockwise.choice_table(choices, "h", "h")
     name = report["setup"]["dataset"]
     return found if name == FASHION else {f"{name} {key}": table for key, table in found.items()}
 
@@ -170,7 +229,7 @@ def draw(report, path):
         for method, row in report["results"][regime].items():
             runs = zip(*row["test_accuracy_by_depth"], strict=True)
             means, halves = zip(*map(blockwise.interval, runs), strict=True)
-            band(panel, depths, means, halves, COLORS[method], "o-", blockwise.METHODS[method])
+            band(panel, depths, means, halves, COLORS[method], "o-", blockwise.TITLES[method])
         row = report["results"].get("end_to_end", {}).get("end_to_end")
         if row:
             mean, half = blockwise.interval([run[-1] for run in row["test_accuracy_by_depth"]])

@@ -63,7 +63,7 @@ def measure():
         }
         results.append(row)
     setup = {
-        **blockwise.setup(),
+        **blockwise.setup(regimes),
         "sizes": [int(size) for size in FLAGS.sizes],
         "seeds": [int(seed) for seed in FLAGS.seeds],
     }
@@ -105,12 +105,13 @@ def settings_lines(report):
     """Give the settings, and what did not go well."""
     setup, choices = report["setup"], report["choices"]
     rates = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["rate"].items())
-    taus = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["tau"].items())
+    taus = ", ".join(f"{r.replace('_', '-')} {c['chosen']}" for r, c in choices["tau"].items())
+    batch = blockwise.by_regime(setup["batch"], "batch")
     diverged = sum(note is not None for row in report["results"] for note in row["diverged"])
     lines = (
         f"{setup['dataset']}, seeds {', '.join(map(str, setup['seeds']))}; {setup['blocks']} "
         f"blocks, width {setup['width']} then {2 * setup['width']}; {setup['epochs']} epochs "
-        f"(sequential, multi-lap: of every stage; {setup['laps']} laps), batch {setup['batch']}; "
+        f"(sequential, multi-lap: of every stage; {setup['laps']} laps), {batch}; "
         f"first rates: {rates}; τ: {taus}. Trainings stopped by a loss that was not finite: "
         f"{diverged}."
     )

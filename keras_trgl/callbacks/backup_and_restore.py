@@ -1,12 +1,11 @@
 """Training that survives being killed at any moment."""
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_trgl.checks import check_integer, path_of
+from keras_trgl.checks import check_integer, made_folder, path_of
 from keras_trgl.feeding.data_identity import data_identity, global_random, has_state, warn_of_draws
 from keras_trgl.keeping.callback_state import CallbackCounters, stops_by, tell_left_over
 from keras_trgl.keeping.fingerprint import differences, fingerprint
@@ -125,7 +124,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             ValueError: the model was given another seed.
         """
         self._forget([one for one in callbacks if one is not self])
-        _make_folder(self.path.parent)
+        made_folder("backup_dir", self.path.parent)
         self._lock = FolderLock(self.path.parent)
         self._lock.take()
         remove_leftovers(self.path)
@@ -367,16 +366,3 @@ class BackupAndRestore(keras.callbacks.Callback):
             f"A backup must fit into {self.path.parent}. Received: {error.strerror or error} at "
             f"step {step}. {last}; training has ended. Make room and call `fit` again."
         )
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder for backups, or say why it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"`backup_dir` must be a folder, or a place for one. Received: {error.strerror}. Give "
-            "another",
-            str(folder),
-        ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_trgl.checks import path_of
+from keras_trgl.checks import made_folder
 from keras_trgl.diagnostics.assigned import costs_by_depth
 from keras_trgl.diagnostics.calibration import calibrated
 from keras_trgl.diagnostics.depth_table import DepthTable
@@ -150,8 +150,7 @@ def report(
     """
     check_heads(model)
     # Before minutes of work.
-    folder = path_of("folder", folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder("folder", folder)
     reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
     wants = ("vectors", "origin", "prediction", "energy", "displacement")
     seen = see(model, data, wants, None, sample, seed, batch_size, 0, True, reduction)

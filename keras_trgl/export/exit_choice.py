@@ -11,6 +11,7 @@ import numpy as np
 from keras_trgl.checks import check_choice
 from keras_trgl.export.calibration import Calibration, checked, parts
 from keras_trgl.export.exit_curve import best, curve_of, right_and_sure
+from keras_trgl.export.exit_goal import the_goal
 from keras_trgl.export.exit_predictions import exit_predictions, fitted_temperature
 from keras_trgl.export.exported_parts import check_model, live_parts, unplaced
 from keras_trgl.export.intake import check_one_input
@@ -28,7 +29,6 @@ from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 from keras_trgl.scores import check_predictions, class_indices
 
-GOALS = ("max_drop", "max_latency", "max_depth", "target", "risk")
 ROWS = 32
 """Rows that are predicted at once."""
 
@@ -223,7 +223,7 @@ def choose_exit(
         >>> trgl.export.choose_exit(model, (x, y), max_drop=1.0, verbose=0).depth in (1, 2)
         True
     """
-    goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
+    goal, bound = the_goal(max_drop, max_latency, max_depth, target, risk)
     calibration = checked(calibration)
     check_model(model)
     check_choice("predictions", predictions, ("logits", "probabilities"))
@@ -287,7 +287,7 @@ def choose_exit_from(
         >>> trgl.export.choose_exit_from(outputs, [0, 1, 1, 1], (0.001, 0.002), target=0.0).depth
         1
     """
-    goal, bound = _goal(max_drop, max_latency, max_depth, target, risk)
+    goal, bound = the_goal(max_drop, max_latency, max_depth, target, risk)
     calibration = checked(calibration)
     check_choice("predictions", predictions, ("logits", "probabilities"))
     found, labels = [np.asarray(one) for one in outputs], np.asarray(labels)
@@ -388,22 +388,6 @@ def _chosen(
     bound = accuracy[-1] - bound if goal == "max_drop" else bound
     place = best(goal, bound, curve["accuracy"], curve["mean_latency"])
     return best(goal, bound, accuracy, latency) + 1, place, ""
-
-
-def _goal(*given: float | None) -> tuple[str, float]:
-    wanted = [(name, value) for name, value in zip(GOALS, given, strict=True) if value is not None]
-    if len(wanted) != 1:
-        raise ValueError(
-            f"Exactly one of {', '.join(f'`{name}`' for name in GOALS)} must be given. Received: "
-            f"{dict(wanted) or 'none'}. `max_drop=0.01` allows one point."
-        )
-    name, bound = wanted[0][0], float(wanted[0][1])
-    if name == "risk" and not 0.0 < bound < 1.0:
-        raise ValueError(
-            f"`risk` must lie between 0 and 1. Received: risk={bound}. 0.01 is one row in a "
-            "hundred."
-        )
-    return name, bound
 
 
 def _rows(data: Any) -> tuple[Any, Any]:

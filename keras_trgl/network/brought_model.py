@@ -14,6 +14,7 @@ from keras_trgl.network.from_model import CutModel, split_model
 from keras_trgl.network.ownership import bring_home, head_recipes, recipe_of
 from keras_trgl.network.same_features import check_same
 from keras_trgl.network.shows_network import ShowsNetwork
+from keras_trgl.recording import made_from
 from keras_trgl.regimes.by_name import get_regime
 from keras_trgl.types import StagePlacement
 
@@ -187,9 +188,7 @@ class BroughtModel(ShowsNetwork):
             ValueError: the model's layers are others than those that were cut.
         """
         brought = dict(brought)
-        source = keras.saving.deserialize_keras_object(
-            brought.pop("model"), custom_objects=custom_objects
-        )
+        source = made_from(brought.pop("model"), custom_objects)
         places, units = brought.pop("places"), brought.pop("units")
         with_top = brought.pop("with_top")
         cut = split_model(

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_trgl.checks import check_class_weight
 from keras_trgl.feeding.data_identity import num_batches
 from keras_trgl.feeding.training_data import (
     TrainingData,
@@ -160,6 +161,7 @@ class FitSetup:
 
     def _all_classes(self, class_weight: Any) -> Any:
         """Give class weights with 1 for classes that were left out, as Keras's own metrics do."""
+        check_class_weight(class_weight)
         if not class_weight:
             return class_weight
         units = int(getattr(self._network.heads[-1], "units", 0))

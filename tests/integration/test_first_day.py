@@ -22,6 +22,12 @@ def make(optimizer="sgd", loss=LOSS, kind=trgl.GreedyModel, **options):
     return model
 
 
+def fitted():
+    model = make()
+    model.fit(X, Y, verbose=0)
+    return model
+
+
 @pytest.mark.parametrize("name", ["run.keras", "run.weights.h5"])
 def test_a_folder_with_other_things_is_not_overwritten(tmp_path, name):
     model = make()
@@ -151,6 +157,21 @@ MISTAKES = {
         lambda: make().fit(X, Y, callbacks=[trgl.callbacks.BackupAndRestore(__file__)], verbose=0),
         OSError,
         "`backup_dir` must be a folder",
+    ),
+    "a report where a file is": (
+        lambda: trgl.diagnostics.report(fitted(), (X, Y), __file__),
+        OSError,
+        "`folder` must be a folder, or a place for one",
+    ),
+    "weights of classes in a list": (
+        lambda: make().fit(X, Y, class_weight=[1.0, 2.0, 1.0], verbose=0),
+        TypeError,
+        "`class_weight` must be a dict of class index to weight. Received: a list",
+    ),
+    "weights of classes by name": (
+        lambda: make().fit(X, Y, class_weight={"cat": 2.0}, verbose=0),
+        TypeError,
+        "key` must be an integer. Received: class_weight's key='cat'",
     ),
     "a folder that is not there": (
         lambda: make().save("nowhere/at/all.keras"),

@@ -148,3 +148,40 @@ def test_a_relative_name_is_saved_in_the_working_folder(trained, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     trained.save("m.keras")
     assert [one.name for one in pathlib.Path().iterdir()] == ["m.keras"]
+
+
+OWN = """
+import keras, keras_trgl as trgl
+register = keras.saving.register_keras_serializable("mine")
+@register
+class Halved(trgl.methods.LocalMethod):
+    def stage_losses(self, step):
+        return {"task": 0.5 * step.task_loss}
+@register
+class Halving(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+@register
+def halved_loss(y, p):
+    return keras.losses.mean_squared_error(y, p) / 2
+"""
+
+
+@pytest.mark.parametrize("unknown", ["Halved", "Halving", "halved_loss"])
+def test_a_class_that_is_not_known_is_named_in_a_sentence(tmp_path, unknown):
+    space = {}
+    exec(OWN, space)
+    own = space["Halving"]() if unknown == "Halving" else keras.layers.Activation("tanh")
+    stages = [[keras.layers.Dense(6), own], [keras.layers.Dense(6)]]
+    method = space["Halved"]() if unknown == "Halved" else "vangl"
+    model = trgl.GreedyModel(stages, [trgl.heads.LinearHead(3) for _ in stages], method)
+    model.compile("sgd", space["halved_loss"] if unknown == "halved_loss" else "mse")
+    model.build((None, 6))
+    model.save(tmp_path / "m.keras")
+    keras.saving.get_custom_objects().pop(f"mine>{unknown}")
+    with pytest.raises(ValueError, match=f"must be known. Received: `{unknown}`") as told:
+        keras.saving.load_model(tmp_path / "m.keras")
+    assert len(str(told.value)) < 400
+    given = {unknown: space[unknown]}
+    back = keras.saving.load_model(tmp_path / "m.keras", custom_objects=given)
+    np.testing.assert_array_equal(back(X), model(X))
