@@ -95,6 +95,11 @@ def regimes():
         if found:
             text = f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
             body.append([label, text])
+    for side, seconds in report["tracing_seconds"].items():
+        stages = len(report["stage_seconds_per_epoch"][side])
+        examples = report["setup"]["examples"]
+        label = f"seconds of tracing {stages} stages, {side}, in a training on {examples} images"
+        body.append([label, f"{seconds:.1f} s"])
     held = report["variable_bytes_on_training_device"]
     body += [
         [

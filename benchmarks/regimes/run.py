@@ -49,6 +49,9 @@ SIDES = {
 }
 """Name: options of `Sequential`."""
 
+OWN = {"bytes": ("runs",), "time": ("examples", "epochs", "rounds")}
+"""The settings that belong to one part."""
+
 FIRST = ("cached_vs_published_time", "blockwise_peak_vs_end_to_end")
 BYTES = ("end_to_end", "cached", "uncached")
 INPUT_SHAPE = (32, 32, 3)
@@ -277,9 +280,12 @@ def main(argv):
         report |= bytes_report()
     if "time" in FLAGS.parts:
         report |= time_report()
-    names = ("blocks", "width", "encoder", "batch", "examples", "epochs", "rounds", "runs")
+    names = ["blocks", "width", "encoder", "batch"]
+    for part in FLAGS.parts:
+        names += OWN[part]
     report = {**{name: report.pop(name) for name in FIRST if name in report}, **report}
-    report["setup"] = {name: getattr(FLAGS, name) for name in names}
+    # What was measured before keeps what it was measured with.
+    report["setup"] = report.get("setup", {}) | {name: getattr(FLAGS, name) for name in names}
     for name in FIRST:
         if name in report:
             print(f"{name:30} {report[name]:.3f}")
