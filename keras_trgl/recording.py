@@ -269,11 +269,13 @@ def made_from(config: Any, custom_objects: Any = None) -> Any:
         unknown = UNKNOWN.search(str(error))
         if unknown is None:
             raise
-        name = unknown[1].rpartition(">")[2]
+        registered = re.search(rf"'([^']*>{re.escape(unknown[1])})'", unknown.string)
+        key = registered[1] if registered else unknown[1]
+        name = key.rpartition(">")[2]
         raise ValueError(
             f"Every class of a saved model must be known. Received: `{name}`, which no module "
             "imported so far registers with `keras.saving.register_keras_serializable`. Import "
-            f"its module first, or pass `custom_objects={{'{name}': {name}}}`."
+            f"its module first, or pass `custom_objects={{'{key}': {name}}}`."
         ) from None
 
 

@@ -42,7 +42,14 @@ SHARED = {
     "export": {
         *{"options", "report", "exported_parts", "publish"},
         *{"model_config", "intake", "signatures", "verify", "warmup"},
-        *{"calibration", "exit_curve", "exit_predictions", "threshold_path", "risk_bound"},
+        *{
+            "calibration",
+            "exit_curve",
+            "exit_goal",
+            "exit_predictions",
+            "threshold_path",
+            "risk_bound",
+        },
         "latencies",
     },
 }

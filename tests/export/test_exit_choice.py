@@ -113,8 +113,9 @@ def test_the_curve_is_drawn(model, data, tmp_path):
     [
         ({}, "Exactly one of `max_drop`, .*, `target`, `risk` must be given. Received: none"),
         ({"max_drop": 0.1, "target": 0.9}, "Exactly one of"),
-        ({"target": 1.1}, "No depth meets the goal"),
-        ({"max_depth": 0.5}, "No depth meets the goal. Received: max_depth with a bound of 0.5"),
+        ({"target": 1.0}, "No depth meets the goal"),
+        ({"max_latency": 0.0}, "No depth meets the goal. Received: max_latency with a bound of 0"),
+        ({"max_depth": 0.5}, "`max_depth` must be at least 1. Received: max_depth=0.5"),
         ({"max_drop": 2}, "`max_drop` must lie between 0 and 1. Received: max_drop=2.0. 0.01 is"),
         ({"max_drop": -0.1}, "`max_drop` must lie between 0 and 1"),
         ({"target": 95}, "`target` must lie between 0 and 1. Received: target=95.0"),

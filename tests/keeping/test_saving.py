@@ -182,6 +182,7 @@ def test_a_class_that_is_not_known_is_named_in_a_sentence(tmp_path, unknown):
     with pytest.raises(ValueError, match=f"must be known. Received: `{unknown}`") as told:
         keras.saving.load_model(tmp_path / "m.keras")
     assert len(str(told.value)) < 400
-    given = {unknown: space[unknown]}
+    given = {f"mine>{unknown}": space[unknown]}
+    assert f"custom_objects={{'mine>{unknown}': {unknown}}}" in str(told.value)
     back = keras.saving.load_model(tmp_path / "m.keras", custom_objects=given)
     np.testing.assert_array_equal(back(X), model(X))
