@@ -18,7 +18,7 @@ from keras_trgl.types import Shape, StagePlace
 UPDATE_SHARE, UPDATE_LARGEST = 1.7, 12
 """What updates make on their way: so much of the gradients, and at most so many largest weights."""
 
-ROOM, SPREAD_ROOM, PARTS_ROOM = 1.033, 1.23, 0.077
+ROOM, SPREAD_ROOM, PARTS_ROOM = 1.031, 0.748, 0.024
 """What TensorFlow's allocator takes for tensors, as a share of their bytes; more for each unit of
 `spread`; and more where a batch is trained in parts.
 
@@ -27,14 +27,21 @@ where sizes differ. All of these are fitted to what was measured (`benchmarks/pl
 differs by up to 0.06 from one run to the next.
 """
 
-CUT_ROOM, CUT_IN_TURN_ROOM = 0.018, 0.052
-"""The same where there are several stages, which leave pieces to each other."""
+CUT_ROOM = 0.069
+"""The same where there are several stages at once, which leave pieces to each other."""
 
-VARIABLES_ROOM, VARIABLES_IN_TURN_ROOM = 1.21, 1.06
-"""The same of variables; those of stages in turn lie closer."""
+VARIABLES_ROOM, VARIABLES_IN_TURN_ROOM = 1.112, 1.143
+"""The same of variables."""
 
-SMALL = 4096
-"""Bytes of tensors that are too small to matter."""
+ENDS_ROOM = 1.3
+"""What is lost at the ends of the allocator's regions, as a share of `lost_at_ends`."""
+
+SMALL, LARGE = 2**12, 2**16
+"""Bytes under which tensors are too small to matter, and from which on one may have the end of a
+region."""
+
+FIRST_REGION = 2**20
+"""Bytes of the allocator's first region; each new one is twice as large."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +145,11 @@ class NetworkBytes:
         """
         waiting = stored * sum(self.crossing(way))
         share = self._room(way)
-        tensors = max(share * stage for stage in self.stages(way))
+        rows = -(-self.batch_size // way.micro_batches)
+        tensors = max(
+            share * stage + ENDS_ROOM * lost_at_ends(stage, self._sizes(*cut, rows))
+            for stage, cut in zip(self.stages(way), self._trained_at_once(way), strict=True)
+        )
         variables = VARIABLES_IN_TURN_ROOM if self._in_turn else VARIABLES_ROOM
         tensors = max(tensors, share * self.passing(way)) + waiting
         return int(variables * self.standing(way) + tensors)
@@ -148,9 +159,14 @@ class NetworkBytes:
         room = ROOM + SPREAD_ROOM * self.spread(-(-self.batch_size // way.micro_batches))
         if way.micro_batches > 1:
             room += PARTS_ROOM
-        if len(way.stage_sizes) > 1 and not self._spans_stages:
-            room += CUT_IN_TURN_ROOM if self._in_turn else CUT_ROOM
+        if len(way.stage_sizes) > 1 and not self._spans_stages and not self._in_turn:
+            room += CUT_ROOM
         return room
+
+    def _sizes(self, start: int, end: int, rows: int) -> list[int]:
+        """Give the bytes of every tensor of a stage's passes."""
+        own = [*self.blocks[start:end], *self.beside(start, end)]
+        return [size for one in own for size in one.sizes_at(rows)]
 
     def spread(self, rows: int) -> float:
         """Give how much larger a piece is, in the mean, than what is put there; 0 for one size.
@@ -210,12 +226,15 @@ class NetworkBytes:
         cuts = _cuts(way)[-1 if self._spans_stages else 0 :]
         return [*self.blocks, *(one for cut in cuts for one in self.beside(*cut))]
 
+    def _trained_at_once(self, way: WayToTrain) -> list[tuple[int, int]]:
+        """Give for every stage the blocks that train with it, as positions."""
+        whole = [(0, len(self.blocks))] * len(way.stage_sizes)
+        return whole if self._spans_stages else _cuts(way)
+
     def stages(self, way: WayToTrain) -> list[int]:
         """Give what every stage takes beside, at its worst moment."""
-        if self._spans_stages:
-            whole = self.stage(0, len(self.blocks), way.micro_batches, way.remat)
-            return [whole] * len(way.stage_sizes)
-        return [self.stage(*cut, way.micro_batches, way.remat) for cut in _cuts(way)]
+        cuts = self._trained_at_once(way)
+        return [self.stage(*cut, way.micro_batches, way.remat) for cut in cuts]
 
     def stage(self, start: int, end: int, micro_batches: int = 1, remat: int | None = None) -> int:
         """Give what a stage of blocks start to end − 1 takes beside what stands.
@@ -263,6 +282,33 @@ def _cuts(way: WayToTrain) -> list[tuple[int, int]]:
     """Give where stages begin and end, as positions of blocks."""
     ends = [int(end) for end in np.cumsum(way.stage_sizes)]
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def lost_at_ends(total: int, sizes: Sequence[int]) -> float:
+    """Give what tensors of so many bytes together lose at the ends of the allocator's regions.
+
+    A region is cut into pieces from its beginning. What is left of it goes whole to the last
+    tensor, where it is less than twice as large: nothing of a power of two, up to a tensor's size
+    of others. Regions double, so small networks lose more.
+
+    Args:
+        total: int ≥ 0, bytes that are there at once.
+        sizes: list of ints, bytes of the tensors there are.
+    """
+    asked = np.sort([size for size in sizes if size >= LARGE]).astype("float64")
+    if not len(asked):
+        return 0.0
+    held, lost, region = 0.0, 0.0, float(FIRST_REGION)
+    before = np.cumsum(asked)
+    while held < total:
+        fit = int(np.searchsorted(asked, region, side="right"))
+        # Most of the bytes must be of tensors that have room in it.
+        if fit and before[fit - 1] > before[-1] / 2:
+            end = float((asked[:fit] * np.mod(region, asked[:fit])).sum() / before[fit - 1])
+            lost += end if held + region <= total else 0.0
+            held += region - end
+        region *= 2
+    return lost
 
 
 def shape_after(block: Any, shape: Shape) -> Shape:

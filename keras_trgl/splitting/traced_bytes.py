@@ -6,6 +6,7 @@ an operation by numbers writes over an input that nobody else needs. Sizes are k
 batches, and so for any: every one is a constant and a share per example.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -205,11 +206,17 @@ def _peaks(trace: _Trace, sizes: Sequence[int], last: dict[int, int]) -> list[in
     """Give the bytes that are there during each operation, without what comes from outside."""
     there, peaks = 0, []
     outside = {*trace.given, *trace.above}
+    # In the backward pass an executor works at several ends, so what two operations read is
+    # there when either of them begins.
+    readers = collections.Counter(
+        one for step in trace.steps[trace.forward :] for one in step.reads
+    )
     for place, step in enumerate(trace.steps):
         made = sum(sizes[one] for one in step.makes)
         dying = {one for one in step.reads if last.get(one) == place} - outside
         largest = max((sizes[one] for one in step.makes), default=0)
-        over = step.kind in ELEMENTWISE and any(sizes[one] >= largest for one in dying)
+        free = {one for one in dying if readers[one] < 2}
+        over = step.kind in ELEMENTWISE and any(sizes[one] >= largest for one in free)
         scratch = SCRATCH.get(step.kind, 0.0) * max((sizes[o] for o in step.reads), default=0)
         peaks.append(there + made - (largest if over else 0) + int(scratch))
         unread = {one for one in step.makes if last.get(one, -1) < place}
