@@ -1,7 +1,7 @@
-"""Draw the picture of the README, memory by way of training, from the results of a benchmark.
+"""Draw memory, and the largest image that fits, by way of training, from a benchmark's results.
 
-`python benchmarks/picture.py` draws `docs/memory.png` from `benchmarks/frontier/results.json`, or,
-while that is not there, from `benchmarks/memory/results.json`. The picture holds its source's hash;
+`python benchmarks/picture.py` draws `docs/memory.png`, the README's picture, and
+`docs/largest_side.png` from `benchmarks/frontier/results.json`. Each holds its source's hash;
 `--check` compares it, and draws nothing.
 """
 
@@ -22,19 +22,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_bool("check", False, "Fail if the picture is not of the results; draw nothing.")
 
 ROOT = pathlib.Path(__file__).parents[1]
-FRONTIER = ROOT / "benchmarks" / "frontier" / "results.json"
-MEMORY = ROOT / "benchmarks" / "memory" / "results.json"
-PICTURE = ROOT / "docs" / "memory.png"
+SOURCE = ROOT / "benchmarks" / "frontier" / "results.json"
+MEMORY, SIDES = ROOT / "docs" / "memory.png", ROOT / "docs" / "largest_side.png"
 
 
-def panels():
-    """Give the source, and what to draw from it: title to peak bytes by setting."""
-    if not FRONTIER.is_file():
-        report = json.loads(MEMORY.read_text())
-        setup = report["setup"]
-        title = f"ResNet-{setup['depth']}, 32x32, batch {setup['batch']}"
-        return MEMORY, {title: {k: row["peak_bytes"] for k, row in report["settings"].items()}}
-    report = json.loads(FRONTIER.read_text())
+def peaks(report):
+    """Give what to draw of memory: title to MiB by setting."""
     setup, found = report["setup"], {}
     titles = {
         "resnet": f"ResNet-{setup['depth']}, 32x32, batch {setup['batch']}",
@@ -43,11 +36,17 @@ def panels():
     for key, row in report["rows"].items():
         network, setting = key.split(".")
         if network in titles and setting in LABELS and "peak_bytes" in row:
-            found.setdefault(titles[network], {})[setting] = row["peak_bytes"]
-    return FRONTIER, found
+            found.setdefault(titles[network], {})[setting] = row["peak_bytes"] / 2**20
+    return found
 
 
-def draw(found, digest):
+def largest_sides(report):
+    """Give what to draw of image sides: title to pixels by setting."""
+    title = f"ResNet-{report['setup']['depth']}, batch 1, within 1 GiB"
+    return {title: {setting: row["side"] for setting, row in report["sides"].items()}}
+
+
+def draw(found, label, path, digest):
     """Draw one panel of bars per network."""
     height = 0.9 + 0.3 * max(len(rows) for rows in found.values())
     figure, axes = plt.subplots(
@@ -57,28 +56,30 @@ def draw(found, digest):
         known = [name for name in LABELS if name in rows][::-1]
         colors = ["#777777" if name.startswith("end_to_end") else "#1b6ca8" for name in known]
         bars = axis.barh(
-            [LABELS[name] for name in known], [rows[name] / 2**20 for name in known], color=colors
+            [LABELS[name] for name in known], [rows[name] for name in known], color=colors
         )
         axis.bar_label(bars, fmt="%.0f", padding=3)
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("memory peak of training, MiB")
+        axis.set_xlabel(label)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(PICTURE, dpi=130, metadata={"Source": digest})
+    figure.savefig(path, dpi=130, metadata={"Source": digest})
     plt.close(figure)
 
 
 def main(argv):
     """Draw or check."""
     del argv
-    source, found = panels()
-    digest = f"{source.relative_to(ROOT)} {hashlib.sha256(source.read_bytes()).hexdigest()}"
+    digest = f"{SOURCE.relative_to(ROOT)} {hashlib.sha256(SOURCE.read_bytes()).hexdigest()}"
     if FLAGS.check:
-        with Image.open(PICTURE) as image:
-            if image.text.get("Source") != digest:
-                sys.exit(f"{PICTURE} is not of {source}. Run `python benchmarks/picture.py`.")
+        for path in (MEMORY, SIDES):
+            with Image.open(path) as image:
+                if image.text.get("Source") != digest:
+                    sys.exit(f"{path} is not of {SOURCE}. Run `python benchmarks/picture.py`.")
         return
-    draw(found, digest)
+    report = json.loads(SOURCE.read_text())
+    draw(peaks(report), "memory peak of training, MiB", MEMORY, digest)
+    draw(largest_sides(report), "largest side of an image, pixels", SIDES, digest)
 
 
 if __name__ == "__main__":

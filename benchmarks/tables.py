@@ -195,6 +195,28 @@ def frontier():
     return rows(["data", "training", "peak, MiB", "saved", "time of an update, ratio"], body)
 
 
+def sides():
+    """Give the largest image that trains within 1 GiB, by way of training."""
+    found = json.loads((BENCHMARKS / "frontier" / "results.json").read_text())["sides"]
+    base = found["end_to_end"]["side"]
+    body = []
+    for setting, row in found.items():
+        side, peak = row["side"], row["peaks"][str(row["side"])]
+        body.append([LABELS[setting], str(side), f"{side / base:.2f}", f"{peak / 2**20:.0f}"])
+    return rows(["training", "largest side, pixels", "over end-to-end", "its peak, MiB"], body)
+
+
+def reach():
+    """Give in a sentence what image trains within 1 GiB."""
+    report = json.loads((BENCHMARKS / "frontier" / "results.json").read_text())
+    side = {setting: row["side"] for setting, row in report["sides"].items()}
+    return (
+        f"Within 1 GiB, ResNet-{report['setup']['depth']} trains on an image of "
+        f"{side['trgl_k16_memory']} pixels a side in 16 stages, of {side['end_to_end_remat']} "
+        f"end-to-end with remat, of {side['end_to_end']} without."
+    )
+
+
 def gain():
     """Give in a sentence what the energy changes at the last depth, on 2 % of CIFAR-10."""
     report = json.loads((BENCHMARKS / "early_overfitting" / "cifar10.json").read_text())
@@ -220,6 +242,8 @@ def gain():
 TABLES = {
     "gain": gain,
     "frontier": frontier,
+    "sides": sides,
+    "reach": reach,
     "digits": lambda: quickstart("digits"),
     "fashion_mnist": lambda: quickstart("fashion_mnist"),
     "memory": memory,
