@@ -11,6 +11,7 @@ from keras_trgl.splitting.network_bytes import (
     NetworkBytes,
     WayToTrain,
     in_a_row,
+    lost_at_ends,
     made_again,
     slots_of,
 )
@@ -131,3 +132,38 @@ def test_sizes_that_differ_take_more_room():
     # Pieces of one size, and of twice it, never hold another; 3 : 2 : 2 they do.
     assert spread(256, 256, 256) == pytest.approx(0, abs=0.01)
     assert spread(256, 384, 256) > 0.05
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes", "lost"),
+    [
+        # The allocator's own log of a convolution at 28x28, batch 64: 4.0 and 4.94 MiB for 3.0625.
+        (12.25, [3.0625], 0.9375 + 1.875),
+        (12.25, [3.0625, 0.01], 0.9375 + 1.875),
+        (300, [4], 0),
+        (300, [2, 4, 1], 0),
+        # The region of 1 MiB is too small, that of 2 MiB has half of it left.
+        (1.0, [1.25], 0),
+        (10, [1.25], 0.75 + 0.25),
+        (10, [0.01], 0),
+        (10, [], 0),
+    ],
+)
+def test_ends_of_regions_are_lost_but_for_powers_of_two(total, sizes, lost):
+    found = lost_at_ends(int(total * MIB), [int(size * MIB) for size in sizes])
+    assert found == pytest.approx(lost * MIB, abs=2048)
+
+
+def test_what_two_operations_read_is_not_written_over():
+    layers = [
+        keras.layers.Conv2D(16, 3, padding="same", use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+    ]
+    traced = TracedBlock(keras.Sequential(layers), (None, 28, 28, 1), "float32", None, False)
+    # What arrives from above; what the normalization keeps, its gradient, and that times the scale
+    # and times the input.
+    assert traced.at(64).backward == pytest.approx(5 * 64 * 28 * 28 * 16 * 4, rel=0.01)
