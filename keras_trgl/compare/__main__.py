@@ -36,7 +36,9 @@ def define_flags() -> None:
         f"What to compare: {', '.join(available())}; trgl+NAME for the energy on top of one.",
     )
     flags.DEFINE_string(
-        "network", told.network, "resnetN, resnet50, 101, 152, vggN or blockwise_resnet."
+        "network",
+        told.network,
+        "resnetN, resnet50, 101, 152, vggN, blockwise_resnet; or a .keras file, your own model.",
     )
     flags.DEFINE_string(
         "dataset", told.dataset, "Data set; folder is images of your own, in --data_dir."

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_trgl.compare.settings import Settings
 from keras_trgl.compare.trainings import Training, make_model, stream_of
 from keras_trgl.diagnostics.peak import measure_peak
+from keras_trgl.network.pieces import pieces_of
 
 BATCHES, STEPS = 3, 20
 """Batches of the measured data; steps that are timed after as many that warm up."""
@@ -99,7 +100,7 @@ def extra_nets(model: Any) -> dict[str, Any]:
     own = [one for one in model.weights if id(one) not in network]
     trained = {id(one) for one in model.trainable_weights}
     return {
-        "stage_sizes": [len(stage.blocks) for stage in model.stages],
+        "stage_sizes": [len(pieces_of(stage.blocks)) for stage in model.stages],
         "parameters": sum(math.prod(one.shape) for one in model.trainable_weights),
         "extra_parameters": sum(math.prod(one.shape) for one in own if id(one) in trained),
         "extra_bytes": sum(math.prod(one.shape) * np.dtype(str(one.dtype)).itemsize for one in own),

@@ -19,6 +19,7 @@ from keras_trgl.compare.measuring import (
     measure,
     use_threads,
 )
+from keras_trgl.compare.own_network import mark_of
 from keras_trgl.compare.report import report_of, write_report
 from keras_trgl.compare.settings import CHOICE_SEED, Settings
 from keras_trgl.compare.spaces import trials
@@ -33,6 +34,7 @@ NOT_OF_A_RUN = ("methods", "seeds", "trials")
 def file_of(folder: pathlib.Path, settings: Settings, one: Any) -> pathlib.Path:
     """Give the file of a training or a measurement, named by all that determines it."""
     shared = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_A_RUN}
+    shared["network"] = mark_of(settings.network)
     told = {k: v for k, v in dataclasses.asdict(one).items() if k != "place"}
     text = json.dumps([shared, told], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]

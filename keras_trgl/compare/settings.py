@@ -7,7 +7,9 @@ from typing import Any
 
 from keras_trgl import architectures, datasets, heads, splitting
 from keras_trgl.checks import check_choice, check_integer, check_positive
+from keras_trgl.compare.own_network import check_file, is_own, own_network
 from keras_trgl.compare.spaces import Range, check_method
+from keras_trgl.greedy_model import GreedyModel
 
 BLOCK_NETS: dict[str, Callable[..., Any]] = {
     "resnet50": architectures.resnet50,
@@ -33,7 +35,8 @@ class Settings:
     Attributes:
         methods: tuple of names; the others are compared with the first.
         network: `"resnetN"` with N = 6n + 2, `"resnet50"`, `101`, `152`, `"vggN"`, or
-            `"blockwise_resnet"`.
+            `"blockwise_resnet"`; or the path of a `.keras` file, a model of one's own without its
+            classifier, whose weights are drawn anew for every training.
         dataset: as in `datasets.load`.
         data_dir: as in `datasets.load`.
         image_size: side that images of a folder are resized to, in pixels, or 0 for their own.
@@ -46,7 +49,7 @@ class Settings:
         batch_size: examples.
         low_rate: lowest first rate that is tried.
         high_rate: highest first rate that is tried.
-        weight_decay: coupled, of blocks and `ConvHead`.
+        weight_decay: coupled, of blocks and `ConvHead`; the layers of a file keep their own.
         smoothing: share of the labels that is spread over all classes.
         augment: whether to crop and flip as the data set has it.
     """
@@ -100,7 +103,10 @@ class Settings:
                 )
         check_choice("split", self.split, ("depth", "memory"))
         check_choice("dataset", self.dataset, DATASETS)
-        _builder(self.network)
+        if is_own(self.network):
+            check_file(self.network)
+        else:
+            _builder(self.network)
 
     @property
     def rates(self) -> Range:
@@ -114,19 +120,29 @@ class Settings:
         data = datasets.load(self.dataset, data_dir=self.data_dir, **more)
         return data.subset(self.limit) if self.limit else data
 
-    def blocks(self, shape: tuple[int, int, int]) -> list[Any]:
-        """Give new blocks for images of a shape."""
-        return _builder(self.network)(input_shape=shape, weight_decay=self.weight_decay)
+    def make(self, data: Any, method: Any, seed: int) -> GreedyModel:
+        """Give the network, with the head that methods without heads of their own have.
 
-    def head(self, classes: int) -> Any:
-        """Give the head that methods without heads of their own have."""
-        return heads.ConvHead(classes, weight_decay=self.weight_decay)
+        Args:
+            data: `ImageData`.
+            method: `Method`.
+            seed: int ≥ 0.
+        """
+        shape, decay = data.input_shape, self.weight_decay
+        head = heads.ConvHead(data.num_classes, weight_decay=decay)
+        if is_own(self.network):
+            own = own_network(self.network, shape, seed)
+            sizes = self._stage_sizes(own, head)
+            return GreedyModel.from_model(own, sizes, head, method=method, seed=seed)
+        blocks = _builder(self.network)(input_shape=shape, weight_decay=decay)
+        sizes = self._stage_sizes(blocks, head)
+        return GreedyModel.from_blocks(blocks, sizes, head, method=method, seed=seed)
 
-    def stage_sizes(self, blocks: list[Any], classes: int) -> list[int]:
+    def _stage_sizes(self, given: Any, head: Any) -> list[int]:
         """Give the sizes of the stages, the same for all methods."""
         if self.split == "memory":
-            return splitting.by_memory(blocks, self.stages, head=self.head(classes))
-        return splitting.by_depth(blocks, self.stages)
+            return splitting.by_memory(given, self.stages, head=head)
+        return splitting.by_depth(given, self.stages)
 
 
 def _builder(network: str) -> Callable[..., list[Any]]:
@@ -141,7 +157,7 @@ def _builder(network: str) -> Callable[..., list[Any]]:
     if not found:
         raise ValueError(
             "`--network` must be resnetN with N = 6n + 2, vgg11, vgg13, vgg16, vgg19, "
-            f"{', '.join(BLOCK_NETS)}. Received: {network!r}."
+            f"{', '.join(BLOCK_NETS)}, or a `.keras` file. Received: {network!r}."
         )
     make = architectures.resnet if found[1] == "resnet" else architectures.vgg
     return lambda **options: make(int(found[2]), **options)

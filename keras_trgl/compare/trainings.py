@@ -44,16 +44,10 @@ def make_model(settings: Settings, training: Training, data: Any) -> GreedyModel
         training: `Training`.
         data: `ImageData`.
     """
-    blocks, classes = settings.blocks(data.input_shape), data.num_classes
     numbers = dict(training.numbers)
     rate = numbers.pop(RATE)
-    model = GreedyModel.from_blocks(
-        blocks,
-        settings.stage_sizes(blocks, classes),
-        settings.head(classes),
-        method=make_method(training.method, numbers, data),
-        seed=training.seed,
-    )
+    method = make_method(training.method, numbers, data)
+    model = settings.make(data, method, training.seed)
     steps = settings.epochs * math.ceil(len(data.y_train) / settings.batch_size)
     model.compile(
         keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(rate, steps), momentum=0.9),
