@@ -26,7 +26,7 @@ SHARED = {
     "layers": {"chain", "kernels", "residual_unit", "inner", "copying", "masks"},
     "heads": {"head", "parts"},
     "architectures": {"convolutions", "rows", "attention_block"},
-    "methods": {"method", "head_choice", "decoder", "delayed", "depth_weights"},
+    "methods": {"method", "head_choice", "decoder", "delayed", "depth_weights", "unit_images"},
     "callbacks": {"in_turn", "monitors", "visit_end"},
     "regimes": {"regime", "in_turn", "stop_stage", "feature_cache"},
     "splitting": {
@@ -73,6 +73,7 @@ TENSORFLOW = {
     "layers/batch_normalization",
     "layers/kernels",
     "layers/sum_funnel",
+    "methods/unit_images",
     "devices",
     "network/brought_model",
     "network/placement",

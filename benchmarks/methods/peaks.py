@@ -69,7 +69,7 @@ def measure(name):
     model.build((None, *shape))
     *_, predicted = model.count_bytes(FLAGS.batch)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(FLAGS.batch, *shape)).astype("float32")
+    x = rng.uniform(size=(FLAGS.batch, *shape)).astype("float32")
     y = keras.utils.to_categorical(rng.integers(0, CLASSES, FLAGS.batch), CLASSES)
     data = tf.data.Dataset.from_tensors((x, y.astype("float32"))).repeat(BATCHES)
     measured = trgl.measure_peak(lambda: model.fit(data, verbose=0))

@@ -23,6 +23,7 @@ from keras_trgl.methods.depth_weights import (
 )
 from keras_trgl.methods.head_choice import check_head, head_config, head_of, make_head
 from keras_trgl.methods.method import LocalMethod, StageBatch
+from keras_trgl.methods.unit_images import unit_images
 from keras_trgl.registration import public
 from keras_trgl.types import StagePlace, Tensor
 
@@ -66,7 +67,8 @@ class InfoPro(LocalMethod):
         ValueError: another word for `variant` or `head`; a weight below 0, or both 0 at one end;
             at build, data or features that are no images of known size while there is something
             to rebuild, `mean` or `std` for another number of channels, or a head that gives no
-            `(batch, units)`.
+            `(batch, units)`; in training, images that lie outside 0 to 1 once `mean` and `std` are
+            taken back.
         TypeError: a weight, `mean` or `std` is no number.
 
     Example:
@@ -187,7 +189,7 @@ class InfoPro(LocalMethod):
         decoder, floatx = step.layers["decoder"], keras.config.floatx()
         rebuilt = ops.cast(decoder(step.features, training=step.training), floatx)
         image = ops.cast(step.data, floatx)
-        image = self._unit(image, decoder.channel_axis)
+        image = unit_images(self._unit(image, decoder.channel_axis), step.stage.depth)
         return ops.mean(ops.binary_crossentropy(image, rebuilt, from_logits=True))
 
     def get_config(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from keras_trgl.devices import current_device, device_name, move_variables
 from keras_trgl.feeding.batch_forms import open_spec
 from keras_trgl.layers.chain import passes_several
 from keras_trgl.methods.delayed import DelayedMethod
+from keras_trgl.methods.unit_images import OUTSIDE
 from keras_trgl.network.placement import Placement
 from keras_trgl.network.staged_network import StagedNetwork
 from keras_trgl.regimes.buffered import Buffered
@@ -39,6 +40,7 @@ WAYS_OUT = {
     NOT_FINITE: "The stage's weights are as before this step. Lower the learning rate, clip "
     "gradients (`clipnorm`), or look for NaN in the data; to stop without an error use "
     "`keras.callbacks.TerminateOnNaN`.",
+    OUTSIDE: "Give the method the `mean` and `std` that they were normalized with, or scale them.",
     LABEL_RANGE: "Renumber the classes, or give the heads more `units`.",
 }
 """What a check inside a traced step said, and the way out."""

@@ -49,7 +49,7 @@ FURTHER = {
 }
 """Terms that a method logs beside the task loss and the energy."""
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(16, 8, 8, 1)).astype("float32")
+X = RNG.uniform(size=(16, 8, 8, 1)).astype("float32")
 Y = RNG.integers(0, 3, 16)
 
 

@@ -293,3 +293,26 @@ def test_a_plan_by_memory_counts_its_nets():
     for method in (InfoPro("contrast"), InfoPro("softmax")):
         sizes = trgl.splitting.by_memory(blocks, 3, head=LinearHead(3), method=method)
         assert sum(sizes) == len(blocks)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("x", [255 * X, (X - 0.5) / 0.3], ids=["bytes", "normalized"])
+def test_images_outside_of_0_to_1_stop_the_step(x, run_eagerly):
+    model = make(InfoPro(), compiled=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss, run_eagerly=run_eagerly)
+    model.build((None, 8, 8, 1))
+    before = {id(one): np.array(one) for one in model.trainable_weights}
+    with pytest.raises(
+        ValueError, match=r"Stage 1: .* between 0 and 1. Received: from -?\d"
+    ) as told:
+        fit(model, x=x.astype("float32"))
+    assert "`mean` and `std`" in str(told.value)
+    assert len(str(told.value).splitlines()) <= 5
+    for one in model.trainable_weights:
+        np.testing.assert_array_equal(before[id(one)], one)
+
+
+def test_images_that_were_normalized_train_by_their_mean_and_std():
+    method = InfoPro(mean=[0.5], std=[0.3])
+    assert np.isfinite(fit(make(method), x=((X - 0.5) / 0.3).astype("float32"))["loss"]).all()
