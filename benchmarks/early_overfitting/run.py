@@ -57,6 +57,9 @@ def measure():
             "fit_seconds": [run["fit_seconds"] for run in runs],
             "diverged": [run["diverged"] for run in runs],
         }
+        inside = [run["seen_inside"] for run in runs if "seen_inside" in run]
+        if len(inside) == len(runs):
+            results[regime][method]["seen_inside"] = inside
     more = {"midpoint": midpoint(choices["rate"]["sequential"]["chosen"])} if FLAGS.midpoint else {}
     seeds = [int(seed) for seed in FLAGS.seeds]
     setup = {**blockwise.setup(regimes), "size": FLAGS.size, "seeds": seeds}
@@ -252,6 +255,46 @@ def draw(report, path):
     plt.close(figure)
 
 
+INSIDE = {
+    "test_accuracy_by_depth": ("test accuracy of depth k, %", 1.0, "linear"),
+    "probe": ("accuracy of a linear probe at depth k, %", 1.0, "linear"),
+    # `interval` gives percents.
+    "energy": ("energy E_k, mean reduction", 0.01, "log"),
+    "relative": ("Monge gap over cost of stage k, %", 1.0, "linear"),
+}
+"""What is drawn of `seen_inside`: label, factor, scale of the axis."""
+
+
+def draw_inside(report, regime, path):
+    """Draw accuracy by depth beside what diagnostics see, VanGL against TRGL."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(INSIDE), figsize=(15, 3.4), layout="constrained")
+    depths = range(1, report["setup"]["blocks"] + 1)
+    for method, row in report["results"][regime].items():
+        style = (COLORS[method], "o-", blockwise.TITLES[method])
+        for panel, (name, (label, factor, scale)) in zip(axes, INSIDE.items(), strict=True):
+            curves = row.get(name) or [run[name] for run in row["seen_inside"]]
+            columns = list(zip(depths, zip(*curves, strict=True), strict=True))
+            there = {k: [factor * v for v in values] for k, values in columns if None not in values}
+            means, halves = zip(*map(blockwise.interval, there.values()), strict=True)
+            band(panel, list(there), means, halves, *style)
+            panel.set(xlabel="depth k", ylabel=label, yscale=scale, xticks=depths)
+            panel.grid(alpha=0.3)
+    axes[0].legend()
+    setup = report["setup"]
+    figure.suptitle(
+        f"{setup['dataset']}, {setup['size']} training images, {regime}: mean and 95 % interval "
+        f"over {len(setup['seeds'])} seeds; on a sample of test images",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def band(panel, x, means, halves, color, style, label):
     """Draw a line and the interval around it."""
     panel.plot(x, means, style, color=color, label=label, markersize=4)
@@ -267,6 +310,10 @@ def main(argv):
     if FLAGS.json or FLAGS.report:
         own = "" if FLAGS.dataset == FASHION else f"_{FLAGS.dataset}"
         draw(report, ROOT / (FLAGS.picture or f"docs/early_overfitting{own}.png"))
+        for regime in PANELS:
+            rows = report["results"].get(regime, {}).values()
+            if rows and all("seen_inside" in row for row in rows):
+                draw_inside(report, regime, ROOT / f"docs/early_overfitting{own}_inside.png")
     blockwise.print_json(report)
 
 
