@@ -52,7 +52,10 @@ flags.DEFINE_list(
     "taus", ["0.1", "1", "10", "100"], "Values of tau to choose from; `A:B` is A in the first half."
 )
 flags.DEFINE_list(
-    "hs", [], "Steps of the multiplier to choose from; with any, the multiplier scheme trains too."
+    "hs",
+    [],
+    "Steps of the multiplier to choose from, `REGIME:H` for one regime; where there are some, the "
+    "multiplier scheme trains too.",
 )
 flags.DEFINE_integer("s", 50, "Batches between two steps of the multiplier.", lower_bound=1)
 flags.DEFINE_list("choice_seeds", ["100"], "Seeds of tau's choice, the first of the rate's.")
@@ -213,10 +216,11 @@ def make_choices(regimes):
     asked = {r: choose(r, "trgl", "tau", FLAGS.taus, {"rate": rates[r]["chosen"]}) for r in tuned}
     taus = _compared(asked, "tau")
     fixed = {r: {"rate": rates[r]["chosen"], "tau": taus[r]["chosen"]} for r in tuned}
-    asked = {r: choose(r, "multiplier", "h", FLAGS.hs, fixed[r]) for r in tuned if FLAGS.hs}
+    hs = {r: values_of(FLAGS.hs, r) for r in tuned}
+    asked = {r: choose(r, "multiplier", "h", hs[r], fixed[r]) for r in tuned if hs[r]}
     steps = _compared(asked, "h")
     for found in (rates, taus, steps):
-        if "multi_lap" in regimes and found:
+        if "multi_lap" in regimes and "sequential" in found:
             found["multi_lap"] = found["sequential"]
     return {"rate": rates, "tau": taus} | ({"h": steps} if steps else {})
 

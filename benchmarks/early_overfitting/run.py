@@ -37,7 +37,6 @@ COLORS = {
 def measure():
     """Choose, train, and give the report."""
     regimes = [regime for regime in (*PANELS, "end_to_end") if blockwise.wanted(regime)]
-    methods = [*blockwise.METHODS, *(blockwise.MULTIPLIER if FLAGS.hs else ())]
     choices = blockwise.make_choices(regimes)
     asked = {
         (regime, method): [
@@ -45,7 +44,7 @@ def measure():
             for seed in FLAGS.seeds
         ]
         for regime in regimes
-        for method in (methods if regime in PANELS else ["end_to_end"])
+        for method in methods_of(regime, choices)
     }
     blockwise.train_all([one for group in asked.values() for one in group])
     results = {}
@@ -66,12 +65,18 @@ def measure():
     return {"setup": setup, "choices": choices, "results": results, **more}
 
 
+def methods_of(regime, choices):
+    """Give the methods that train in a regime."""
+    if regime not in PANELS:
+        return ["end_to_end"]
+    return [*blockwise.METHODS, *(blockwise.MULTIPLIER if regime in choices.get("h", {}) else ())]
+
+
 def midpoint(rate):
     """Give held-out accuracies by depth of VanGL in turn, with what may make them fall changed."""
     variants = {
         "as above": {},
         "kernels of gain 1": {"gain": 1.0},
-        "twice as many epochs": {"epochs": 2 * FLAGS.epochs},
     }
     asked = {
         name: [
