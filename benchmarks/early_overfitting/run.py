@@ -22,7 +22,9 @@ flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of images, weights 
 flags.DEFINE_integer("size", 1200, "Training images: 2 % of Fashion-MNIST.", lower_bound=10)
 flags.DEFINE_string("picture", "", "Picture; the default is in docs, named by the data set.")
 
-flags.DEFINE_bool("midpoint", False, "Ask what makes accuracy fall at the midpoint, too.")
+flags.DEFINE_list(
+    "midpoint", [], "What to change to see why accuracy falls at the midpoint: gain, epochs."
+)
 
 FASHION = "fashion_mnist"
 PANELS = ("sequential", "parallel")
@@ -74,10 +76,11 @@ def methods_of(regime, choices):
 
 def midpoint(rate):
     """Give held-out accuracies by depth of VanGL in turn, with what may make them fall changed."""
-    variants = {
-        "as above": {},
-        "kernels of gain 1": {"gain": 1.0},
+    known = {
+        "gain": ("kernels of gain 1", {"gain": 1.0}),
+        "epochs": ("twice as many epochs", {"epochs": 2 * FLAGS.epochs}),
     }
+    variants = {"as above": {}} | dict(known[name] for name in FLAGS.midpoint)
     asked = {
         name: [
             blockwise.settings(
