@@ -24,6 +24,8 @@ EXTRAS = {
     "docs": ["latex2mathml", "mkdocs-material", "mkdocstrings[python]", "ruff"],
     # Backbones that `from_model` is tried on; the last three are what importing the first needs.
     "models": ["keras-hub", "regex", "sentencepiece", "tokenizers"],
+    # What `benchmarks/frontier` compares with; a build for CPUs will do.
+    "rivals": ["torch==2.13.*"],
     # What the examples need beside the core.
     "examples": ["matplotlib", "scikit-learn"],
     "dev": [

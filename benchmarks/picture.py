@@ -54,7 +54,9 @@ def draw(found, label, path, digest):
     )
     for axis, (title, rows) in zip(axes[0], found.items(), strict=True):
         known = [name for name in LABELS if name in rows][::-1]
-        colors = ["#777777" if name.startswith("end_to_end") else "#1b6ca8" for name in known]
+        colors = [
+            "#777777" if name.startswith(("end_to_end", "torch")) else "#1b6ca8" for name in known
+        ]
         bars = axis.barh(
             [LABELS[name] for name in known], [rows[name] for name in known], color=colors
         )

@@ -8,6 +8,7 @@ is passed over, so a run that was ended goes on; `--parts=bytes` leaves times fo
 `--full` adds a small Swin and more stages.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -66,6 +67,13 @@ MORE = {
     "trgl_k8_memory": ("trgl", 8, "memory", {}),
     "vangl_k16_memory": ("vangl", 16, "memory", {}),
 }
+TORCH = {
+    "torch_end_to_end": {},
+    "torch_checkpoint": {"segment": 7},
+    "torch_accumulate_4": {"parts": 4},
+}
+"""The rivals in PyTorch, where that is installed: options of `torch_rival.Training`."""
+
 BATCH_1 = (
     *("end_to_end", "end_to_end_remat", "trgl_k4_memory", "trgl_k16_memory"),
     *("trgl_k4_memory_remat", "trgl_k16_memory_remat"),
@@ -84,6 +92,9 @@ def plan():
     """Give (network, setting) of all that is to be measured."""
     wanted = [("resnet", name) for name in SETTINGS]
     wanted += [("batch_1", name) for name in BATCH_1]
+    if importlib.util.find_spec("torch"):
+        wanted += [("resnet", name) for name in TORCH]
+        wanted += [("batch_1", name) for name in TORCH if name != "torch_accumulate_4"]
     if FLAGS.full:
         wanted += [("resnet", name) for name in MORE]
         wanted += [("swin", name) for name in SETTINGS]
@@ -138,10 +149,21 @@ def make(name, setting):
 
 def peak_bytes(name, setting):
     """Train in this process, and give the allocator's peak during the second `fit`."""
+    if setting in TORCH:
+        import torch_rival
+
+        peak = torch_rival.peak_bytes(*torch_settings(name), **TORCH[setting])
+        return {"peak_bytes": peak, "sizes": []}
     import keras_trgl as trgl
 
     model, sizes, data, _ = make(name, setting)
     return {"peak_bytes": trgl.measure_peak(lambda: model.fit(data, verbose=0)), "sizes": sizes}
+
+
+def torch_settings(name):
+    """Give depth, side and batch size."""
+    one = name == "batch_1"
+    return FLAGS.depth, FLAGS.side if one else 32, 1 if one else FLAGS.batch
 
 
 def largest_side(setting):
@@ -188,6 +210,11 @@ def step_ratios(name, setting):
             self.seconds.append(time.perf_counter() - self.begin)
 
     def timed(side):
+        if setting in TORCH and side is sides[0]:
+            side.update()
+            begin = time.perf_counter()
+            side.update()
+            return time.perf_counter() - begin
         model, _, data, parts = side
         times = Times()
         times.seconds = []
@@ -195,7 +222,13 @@ def step_ratios(name, setting):
         model.fit(data, steps_per_epoch=2 * parts, verbose=0, callbacks=[times])
         return sum(times.seconds[parts:])
 
-    sides = [make(name, setting), make(name, "end_to_end")]
+    if setting in TORCH:
+        import torch_rival
+
+        first = torch_rival.Training(*torch_settings(name), **TORCH[setting])
+    else:
+        first = make(name, setting)
+    sides = [first, make(name, "end_to_end")]
     for side in sides:
         timed(side)
     ratios = []
