@@ -265,18 +265,28 @@ def made_from(config: Any, custom_objects: Any = None) -> Any:
     try:
         return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
     except (TypeError, ValueError) as error:
-        # Keras puts the whole configuration into the message, once at every level.
-        unknown = UNKNOWN.search(str(error))
-        if unknown is None:
+        key = unknown_class(error)
+        if key is None:
             raise
-        registered = re.search(rf"'([^']*>{re.escape(unknown[1])})'", unknown.string)
-        key = registered[1] if registered else unknown[1]
         name = key.rpartition(">")[2]
         raise ValueError(
             f"Every class of a saved model must be known. Received: `{name}`, which no module "
             "imported so far registers with `keras.saving.register_keras_serializable`. Import "
             f"its module first, or pass `custom_objects={{'{key}': {name}}}`."
         ) from None
+
+
+def unknown_class(error: Exception) -> str | None:
+    """Give the class or function that Keras did not find in loading, as a file names it.
+
+    Args:
+        error: what Keras raised. Its message has the whole configuration, once at every level.
+    """
+    unknown = UNKNOWN.search(str(error))
+    if unknown is None:
+        return None
+    registered = re.search(rf"'([^']*>{re.escape(unknown[1])})'", unknown.string)
+    return registered[1] if registered else unknown[1]
 
 
 def _restored(value: Any) -> Any:

@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from keras_trgl.recording import unknown_class
 from keras_trgl.types import Shape
 
 ENDING = ".keras"
@@ -46,9 +47,19 @@ def own_network(network: str, shape: Shape, seed: int) -> keras.Model:
         seed: int ≥ 0.
 
     Raises:
-        ValueError: the model takes other inputs.
+        ValueError: the model takes other inputs, or has layers that are not known here.
     """
-    saved = keras.saving.load_model(network, compile=False)
+    try:
+        saved = keras.saving.load_model(network, compile=False)
+    except (TypeError, ValueError) as error:
+        name = unknown_class(error)
+        if name is None:
+            raise
+        raise ValueError(
+            f"`--network` must be made of layers of Keras or of this package. Received: {network}, "
+            f"which needs `{name}`. In a script of your own, that imports it, compare models by "
+            "`GreedyModel.from_model(model, cuts, head, method=…)`."
+        ) from None
     takes = [tuple(one.shape[1:]) for one in saved.inputs]
     fits = len(takes) == 1 and len(takes[0]) == len(shape)
     if not fits or any(a not in (None, b) for a, b in zip(takes[0], shape, strict=True)):
@@ -58,5 +69,6 @@ def own_network(network: str, shape: Shape, seed: int) -> keras.Model:
             "another model."
         )
     keras.utils.set_random_seed(seed)
-    made: keras.Model = keras.models.clone_model(saved)
+    # Sides that the model leaves open are those of the data.
+    made: keras.Model = keras.models.clone_model(saved, input_tensors=keras.Input(shape))
     return made

@@ -25,6 +25,18 @@ def net(shape=(8, 8, 1), width=8, top=False):
     return keras.Model(given, x)
 
 
+def strange():
+    @keras.saving.register_keras_serializable("mine")
+    class Strange(L.Layer):
+        def call(self, x):
+            return 2 * x
+
+    given = keras.Input((8, 8, 1))
+    model = keras.Model(given, Strange()(L.Conv2D(4, 3)(given)))
+    keras.saving.get_custom_objects().pop("mine>Strange")
+    return model
+
+
 @pytest.fixture
 def own(tmp_path):
     net().save(tmp_path / "own.keras")
@@ -58,6 +70,12 @@ def test_its_stages_are_split_by_memory_too(own):
     assert extra_nets(model)["stage_sizes"] == [1, 2]
 
 
+def test_open_sides_are_those_of_the_images(tmp_path):
+    net((None, None, 1)).save(tmp_path / "open.keras")
+    model, _ = weights(settings_of(str(tmp_path / "open.keras")), 0)
+    assert model.predict_on_batch(np.zeros((2, 8, 8, 1), "float32")).shape == (2, 10)
+
+
 def test_a_comparison_runs_on_it(own, tmp_path):
     methods = ("trgl", "info_pro", "end_to_end")
     settings = settings_of(own, *methods)
@@ -84,8 +102,9 @@ def test_another_model_under_the_same_name_is_another_network(own):
             r"which takes \(8, 8, 3\); images are \(8, 8, 1\)",
         ),
         (lambda path: net(top=True).save(path), "`include_top=False`|top"),
+        (lambda path: strange().save(path), "needs `mine>Strange`"),
     ],
-    ids=["absent", "other images", "with its top"],
+    ids=["absent", "other images", "with its top", "a layer of one's own"],
 )
 def test_what_will_not_do_is_refused_before_anything_trains(tmp_path, make, said):
     path = tmp_path / "own.keras"
