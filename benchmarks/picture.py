@@ -15,7 +15,7 @@ from absl import app, flags
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from labels import LABELS
+from labels import IN_TABLES, LABELS
 from PIL import Image
 
 FLAGS = flags.FLAGS
@@ -53,7 +53,7 @@ def draw(found, label, path, digest):
         1, len(found), figsize=(4.8 * len(found) + 1.6, height), layout="constrained", squeeze=False
     )
     for axis, (title, rows) in zip(axes[0], found.items(), strict=True):
-        known = [name for name in LABELS if name in rows][::-1]
+        known = [name for name in LABELS if name in rows and name not in IN_TABLES][::-1]
         colors = [
             "#777777" if name.startswith(("end_to_end", "torch")) else "#1b6ca8" for name in known
         ]

@@ -181,6 +181,7 @@ def frontier():
     titles = {
         "resnet": f"batch {setup['batch']}, 32x32",
         "batch_1": f"batch 1, {setup['side']}x{setup['side']}",
+        "swin": f"Swin, batch {setup['batch']}, 32x32",
     }
     order = [f"{network}.{setting}" for network in titles for setting in LABELS]
     for key in (one for one in order if one in found["rows"]):
