@@ -36,6 +36,9 @@ flags.DEFINE_bool("fresh", False, "Train again what is in the work folder alread
 flags.DEFINE_string("work_dir", "runs/blockwise", "Folder with a JSON of every finished training.")
 flags.DEFINE_integer("jobs", 2, "Trainings side by side, one thread each.", lower_bound=1)
 flags.DEFINE_string("dataset", "fashion_mnist", "Data set.")
+flags.DEFINE_string(
+    "label", "", "Name of the results' file, of tables and picture; the default is the data set's."
+)
 flags.DEFINE_string("data_dir", "", "Folder of JPEG copies, train/<class> and test/<class>.")
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
@@ -205,7 +208,7 @@ def make_choices(regimes):
     if "end_to_end" in regimes:
         methods["end_to_end"] = "end_to_end"
     offers = {regime: values_of(FLAGS.rates, regime) for regime in methods}
-    # A rate that stands alone is given, not chosen.
+    # A rate or tau that stands alone is given, not chosen.
     asked = {
         r: choose(r, method, "rate", offers[r], {})
         for r, method in methods.items()
@@ -213,8 +216,10 @@ def make_choices(regimes):
     }
     rates = _compared(asked, "rate")
     rates |= {r: {"chosen": float(offers[r][0])} for r in methods if r not in asked}
-    asked = {r: choose(r, "trgl", "tau", FLAGS.taus, {"rate": rates[r]["chosen"]}) for r in tuned}
-    taus = _compared(asked, "tau")
+    taus = {r: {"chosen": tau_of(FLAGS.taus[0])} for r in tuned}
+    if len(FLAGS.taus) > 1:
+        found = {r: {"rate": rates[r]["chosen"]} for r in tuned}
+        taus = _compared({r: choose(r, "trgl", "tau", FLAGS.taus, found[r]) for r in tuned}, "tau")
     fixed = {r: {"rate": rates[r]["chosen"], "tau": taus[r]["chosen"]} for r in tuned}
     hs = {r: values_of(FLAGS.hs, r) for r in tuned}
     asked = {r: choose(r, "multiplier", "h", hs[r], fixed[r]) for r in tuned if hs[r]}
@@ -298,7 +303,21 @@ def unfitted(last_accuracies):
 
 def results_name():
     """Give the name of the results' file."""
-    return "results.json" if FLAGS.dataset == "fashion_mnist" else f"{FLAGS.dataset}.json"
+    return f"{label()}.json" if label() else "results.json"
+
+
+def label():
+    """Give what names the results of other data or settings than the benchmark's own."""
+    return FLAGS.label or ("" if FLAGS.dataset == "fashion_mnist" else FLAGS.dataset)
+
+
+def labelled(found):
+    """Give tables by the marks of these results.
+
+    Args:
+        found: dict of tables.
+    """
+    return {f"{label()} {key}": table for key, table in found.items()} if label() else found
 
 
 def run(measure, tables, here):

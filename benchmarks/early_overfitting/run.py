@@ -26,7 +26,6 @@ flags.DEFINE_list(
     "midpoint", [], "What to change to see why accuracy falls at the midpoint: gain, epochs."
 )
 
-FASHION = "fashion_mnist"
 PANELS = ("sequential", "parallel")
 COLORS = {
     "trgl": "#1b6ca8",
@@ -218,8 +217,7 @@ def tables(report):
         found["midpoint"] = midpoint_table(report["midpoint"])
     if "h" in choices:
         found["h"] = blockwise.choice_table(choices, "h", "h")
-    name = report["setup"]["dataset"]
-    return found if name == FASHION else {f"{name} {key}": table for key, table in found.items()}
+    return blockwise.labelled(found)
 
 
 def draw(report, path):
@@ -316,7 +314,7 @@ def main(argv):
     del argv
     report = blockwise.run(measure, tables, HERE)
     if FLAGS.json or FLAGS.report:
-        own = "" if FLAGS.dataset == FASHION else f"_{FLAGS.dataset}"
+        own = f"_{blockwise.label()}" if blockwise.label() else ""
         draw(report, ROOT / (FLAGS.picture or f"docs/early_overfitting{own}.png"))
         for regime in PANELS:
             rows = report["results"].get(regime, {}).values()

@@ -108,12 +108,13 @@ def settings_lines(report):
     taus = ", ".join(f"{r.replace('_', '-')} {c['chosen']}" for r, c in choices["tau"].items())
     batch = blockwise.by_regime(setup["batch"], "batch")
     diverged = sum(note is not None for row in report["results"] for note in row["diverged"])
+    copies = " (JPEG copies)" if setup.get("jpeg_copies") else ""
     lines = (
-        f"{setup['dataset']}, seeds {', '.join(map(str, setup['seeds']))}; {setup['blocks']} "
-        f"blocks, width {setup['width']} then {2 * setup['width']}; {setup['epochs']} epochs "
-        f"(sequential, multi-lap: of every stage; {setup['laps']} laps), {batch}; "
-        f"first rates: {rates}; τ: {taus}. Trainings stopped by a loss that was not finite: "
-        f"{diverged}."
+        f"{setup['dataset']}{copies}, seeds {', '.join(map(str, setup['seeds']))}; "
+        f"{setup['blocks']} blocks, width {setup['width']} then {2 * setup['width']}; "
+        f"{setup['epochs']} epochs (sequential, multi-lap: of every stage; {setup['laps']} laps), "
+        f"{batch}; first rates: {rates}; τ: {taus}. "
+        f"Trainings stopped by a loss that was not finite: {diverged}."
     )
     for row in report["results"]:
         if row["method"] == "end_to_end":
@@ -124,12 +125,13 @@ def settings_lines(report):
 
 def tables(report):
     """Give the Markdown of every mark in the README."""
-    return {
+    found = {
         "settings": settings_lines(report),
         "test": by_size(report, "test_accuracy_last_depth"),
         "difference": differences(report),
         "train": by_size(report, "train_accuracy_last_depth"),
     }
+    return blockwise.labelled(found)
 
 
 def main(argv):
