@@ -3,7 +3,7 @@
 `python benchmarks/methods/run.py --json` compares all of them on digits with ResNet-20 in 4 stages;
 `--full` takes 5,000 images of CIFAR-10 (or `--dataset`) and ResNet-32: hours. A run that
 was ended goes on from the trainings it has finished. `--report` writes table and picture from
-results.json alone. All trainings are by `python -m keras_trgl.compare`.
+the results' file alone. All trainings are by `python -m keras_trgl.compare`.
 """
 
 import json
@@ -36,7 +36,12 @@ flags.DEFINE_integer("jobs", 2, "Trainings side by side.", lower_bound=1)
 flags.DEFINE_list("methods", [], "These alone; the default is all that there are.")
 flags.DEFINE_string("work_dir", "runs/methods", "Folder with a file of every finished training.")
 flags.DEFINE_string("results", "", "Folder for results.json and README.md; the default is here.")
-flags.DEFINE_string("picture", "docs/methods.png", "Picture, from the top of the tree.")
+flags.DEFINE_string(
+    "label",
+    "",
+    "Name of the results' file, table and picture, where they are not the setting's own.",
+)
+flags.DEFINE_bool("picture", True, "Put the picture into docs.")
 
 ALL = (
     *("vangl", "trgl", "pred_sim", "dgl", "info_pro", "info_pro_l", "aug_local"),
@@ -86,16 +91,17 @@ def called(arguments):
 def show(folder, page):
     """Put the table into the README, and the picture where it belongs."""
     table = (folder / "table.md").read_text(encoding="utf-8").strip()
-    write_tables(page, {"methods": table})
+    write_tables(page, {FLAGS.label or "methods": table})
     if FLAGS.picture:
-        shutil.copyfile(folder / "picture.png", ROOT / FLAGS.picture)
+        own = f"_{FLAGS.label}" if FLAGS.label else ""
+        shutil.copyfile(folder / "picture.png", ROOT / "docs" / f"methods{own}.png")
 
 
 def main(argv):
     """Compare, or report what was compared."""
     del argv
     here = pathlib.Path(FLAGS.results) if FLAGS.results else HERE
-    folder, path = pathlib.Path(FLAGS.work_dir), here / "results.json"
+    folder, path = pathlib.Path(FLAGS.work_dir), here / f"{FLAGS.label or 'results'}.json"
     folder.mkdir(parents=True, exist_ok=True)
     if FLAGS.report:
         called([f"--report={path}", f"--out={folder}"])

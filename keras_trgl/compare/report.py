@@ -80,7 +80,19 @@ def report_of(
             "fit_seconds": sum(one["fit_seconds"] for one in results) / len(results),
             **nets[name],
         }
-    return {"settings": dict(settings), "first": first, "results": rows}
+    told = dict(settings)
+    if told.get("data_dir"):
+        # Where the data lie on this machine is nobody else's business.
+        told["data_dir"] = pathlib.PurePath(told["data_dir"]).name
+    return {"settings": told, "first": first, "results": rows}
+
+
+def data_of(told: Mapping[str, Any]) -> str:
+    """Give what was trained on, in words."""
+    name = told["dataset"]
+    if name == "folder" and told.get("data_dir"):
+        name = f"the folder {told['data_dir']}"
+    return f"{told['limit']:,} training images of {name}" if told.get("limit") else name
 
 
 def text_of(found: Mapping[str, Any] | None, sign: str = "") -> str:
@@ -126,7 +138,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     diverged = sum(row["diverged"] for row in report["results"].values())
     return (
-        f"{told['network']} in {told['stages']} stages on {told['dataset']}, {told['epochs']} "
+        f"{told['network']} in {told['stages']} stages on {data_of(told)}, {told['epochs']} "
         f"epochs, batch {told['batch_size']}. Test accuracy after the last epoch: mean and 95 % "
         f"Student-t interval over {told['seeds']} seeds, differences of the same seeds. Rates and "
         f"the methods' own numbers: the best of {told['trials']} trials each, on held-out training "
@@ -168,7 +180,7 @@ def draw(report: Mapping[str, Any], path: str) -> None:
         axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{told['network']}, K = {told['stages']}, {told['dataset']}, {told['epochs']} epochs: "
+        f"{told['network']}, K = {told['stages']}, {data_of(told)}, {told['epochs']} epochs: "
         f"mean and 95 % interval over {told['seeds']} seeds",
         fontsize=10,
     )

@@ -201,6 +201,31 @@ def test_half_widths_are_students():
     assert report.half_width([0.5]) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limit": 0}, "digits"),
+        ({"limit": 1000}, "1,000 training images of digits"),
+        (
+            {"limit": 1000, "dataset": "folder", "data_dir": "/home/ann/photos"},
+            "1,000 training images of the folder photos",
+        ),
+    ],
+)
+def test_a_report_says_what_was_trained_on_and_not_where_it_lies(options, words, tmp_path):
+    result = {"accuracy_by_depth": [0.5], "staleness_by_depth": [0.0], "diverged": None}
+    result |= {"accuracy": 0.5, "fit_seconds": 1.0}
+    nets = {"extra_parameters": 0, "extra_bytes": 0}
+    tried = {"vangl": [({RATE: 0.1}, result)]}
+    settings = dataclasses.asdict(settings_of("vangl", **options))
+    found = report.report_of(
+        settings, tried, {"vangl": {RATE: 0.1}}, {"vangl": [result]}, {"vangl": nets}
+    )
+    report.write_report(found, tmp_path)
+    assert f"in 2 stages on {words}, 1 epochs" in (tmp_path / "table.md").read_text()
+    assert "/home" not in (tmp_path / "results.json").read_text()
+
+
 def test_the_tables_and_the_picture_say_what_was_found(quick, tmp_path):
     found = comparison(settings_of("vangl", "trgl"), tmp_path).run(measures=False)
     row = found["results"]["trgl"]
@@ -328,7 +353,7 @@ def test_the_benchmark_and_the_example_run(tmp_path):
     (tmp_path / "README.md").write_text(page)
     command = [sys.executable, "benchmarks/methods/run.py", *small, "--trials=1", "--seeds=1"]
     done = subprocess.run(
-        [*command, "--json", "--picture=", f"--results={tmp_path}", f"--work_dir={tmp_path / 'w'}"],
+        [*command, "--json", "--nopicture", f"--results={tmp_path}", f"--work_dir={tmp_path / 'w'}"],
         check=True,
         capture_output=True,
         text=True,
