@@ -101,6 +101,7 @@ def convolutions(layers):
     return zip(convs, norms, strict=True)
 
 
+@pytest.mark.long
 def test_resnet_50_has_the_features_of_keras_applications(cheap_start):
     theirs = with_the_stride_on_the_3x3(
         keras.applications.ResNet50(

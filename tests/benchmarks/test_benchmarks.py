@@ -66,7 +66,7 @@ def test_the_interval_covers_the_median_of_the_ratios(load_script):
 
 @pytest.mark.slow
 def test_the_quickstart_writes_its_run_folder(tmp_path):
-    options = ["--epochs=1", "--limit=64", "--depth=14", "--num_stages=2"]
+    options = ["--epochs=1", "--limit=64", "--depth=8", "--num_stages=2"]
     options.append(f"--run_dir={tmp_path}")
     subprocess.run(
         [sys.executable, "examples/quickstart.py", *options], cwd=ROOT, check=True, timeout=300

@@ -62,6 +62,7 @@ def test_a_file_gives_what_the_live_model_gives(model, tmp_path, kind, depth):
         np.testing.assert_allclose(single, wanted[:7], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.long
 def test_quantized_files_are_smaller_and_near(tmp_path):
     pytest.importorskip("ai_edge_litert")
     # Weights of less than a thousand numbers are left as they are.

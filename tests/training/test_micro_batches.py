@@ -148,7 +148,7 @@ CASES = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("case", "parts"), [("plain", 4), *((case, 3) for case in CASES)])
 def test_parts_train_as_the_whole_batch(case, parts):
     (history, states), (one, whole) = (trained(n, **CASES[case]()) for n in (parts, 1))
