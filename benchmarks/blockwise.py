@@ -208,7 +208,7 @@ def make_choices(regimes):
     if "end_to_end" in regimes:
         methods["end_to_end"] = "end_to_end"
     offers = {regime: values_of(FLAGS.rates, regime) for regime in methods}
-    # A rate or tau that stands alone is given, not chosen.
+    # What stands alone is given, not chosen.
     asked = {
         r: choose(r, method, "rate", offers[r], {})
         for r, method in methods.items()
@@ -222,8 +222,9 @@ def make_choices(regimes):
         taus = _compared({r: choose(r, "trgl", "tau", FLAGS.taus, found[r]) for r in tuned}, "tau")
     fixed = {r: {"rate": rates[r]["chosen"], "tau": taus[r]["chosen"]} for r in tuned}
     hs = {r: values_of(FLAGS.hs, r) for r in tuned}
-    asked = {r: choose(r, "multiplier", "h", hs[r], fixed[r]) for r in tuned if hs[r]}
-    steps = _compared(asked, "h")
+    asked = {r: choose(r, "multiplier", "h", hs[r], fixed[r]) for r in tuned if len(hs[r]) > 1}
+    steps = {r: {"chosen": float(hs[r][0])} for r in tuned if len(hs[r]) == 1}
+    steps |= _compared(asked, "h")
     for found in (rates, taus, steps):
         if "multi_lap" in regimes and "sequential" in found:
             found["multi_lap"] = found["sequential"]
