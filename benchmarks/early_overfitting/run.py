@@ -139,8 +139,6 @@ def by_depth(report, key):
 
 def end_to_end_lines(report):
     """Give what end-to-end training of the same network reaches."""
-    if "end_to_end" not in report["results"]:
-        return "End-to-end training was left out."
     row = report["results"]["end_to_end"]["end_to_end"]
     test = [run[-1] for run in row["test_accuracy_by_depth"]]
     train = [run[-1] for run in row["train_accuracy_by_depth"]]
@@ -206,17 +204,18 @@ def tables(report):
     choices = report["choices"]
     found = {
         "settings": settings_lines(report),
-        "end_to_end": end_to_end_lines(report),
         "test": by_depth(report, "test_accuracy_by_depth"),
         "difference": differences(report),
         "train": by_depth(report, "train_accuracy_by_depth"),
-        "rate": blockwise.choice_table(choices, "rate", "rate"),
-        "tau": blockwise.choice_table(choices, "tau", "τ"),
     }
+    if "end_to_end" in report["results"]:
+        found["end_to_end"] = end_to_end_lines(report)
+    for name, label in {"rate": "rate", "tau": "τ", "h": "h"}.items():
+        # What was given needs no table.
+        if any("validation_accuracy" in one for one in choices.get(name, {}).values()):
+            found[name] = blockwise.choice_table(choices, name, label)
     if "midpoint" in report:
         found["midpoint"] = midpoint_table(report["midpoint"])
-    if "h" in choices:
-        found["h"] = blockwise.choice_table(choices, "h", "h")
     return blockwise.labelled(found)
 
 
