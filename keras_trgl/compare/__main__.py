@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import app, flags
 
+from keras_trgl.checks import made_folder
 from keras_trgl.compare.report import read_report, write_report
 from keras_trgl.compare.runs import Comparison, follow
 from keras_trgl.compare.settings import Settings
@@ -43,7 +44,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "dataset", told.dataset, "Data set; folder is images of your own, in --data_dir."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of the data.")
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of the data; images of your own lie in train/CLASS/, test/CLASS/."
+    )
     flags.DEFINE_integer("image_size", 0, "Side that images of a folder get; 0 for their own.")
     flags.DEFINE_integer("limit", 0, "Training images that are drawn; 0 for all.")
     flags.DEFINE_integer("stages", told.stages, "Number of stages, K.")
@@ -103,14 +106,16 @@ def main(argv: list[str]) -> None:
     folder = pathlib.Path(flag.out)
     try:
         if flag.report:
-            folder.mkdir(parents=True, exist_ok=True)
+            made_folder("--out", folder)
             write_report(read_report(pathlib.Path(flag.report)), folder)
             return
         comparison = Comparison(settings_of(flag), folder, flag.jobs, say)
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder("--out", folder)
         comparison.run(flag.measure)
     except (ValueError, TypeError, ImportError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(f"Ended. Trainings that were done are in {folder}; the same command goes on.")
     say(f"\n{(folder / 'table.md').read_text(encoding='utf-8')}\nEverything: {folder}")
 
 

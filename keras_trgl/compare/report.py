@@ -195,9 +195,16 @@ def read_report(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"`--report` must be a file that can be read. Received: {path}: {error.strerror}. Give "
+            "the results.json that `python -m keras_trgl.compare` wrote."
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be JSON. Received: {error}.") from error
-    if not isinstance(found, dict) or not {"settings", "first", "results"} <= set(found):
+    if not isinstance(found, dict) or not all(
+        found.get(name) for name in ("settings", "first", "results")
+    ):
         raise ValueError(
             f"{path} must be a report of a comparison. Received: another JSON. Give the "
             "results.json that `python -m keras_trgl.compare` wrote."

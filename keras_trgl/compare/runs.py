@@ -19,7 +19,7 @@ from keras_trgl.compare.measuring import (
     measure,
     use_threads,
 )
-from keras_trgl.compare.own_network import mark_of
+from keras_trgl.compare.own_network import mark_of, mark_of_images
 from keras_trgl.compare.report import report_of, write_report
 from keras_trgl.compare.settings import CHOICE_SEED, Settings
 from keras_trgl.compare.spaces import trials
@@ -35,6 +35,8 @@ def file_of(folder: pathlib.Path, settings: Settings, one: Any) -> pathlib.Path:
     """Give the file of a training or a measurement, named by all that determines it."""
     shared = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_A_RUN}
     shared["network"] = mark_of(settings.network)
+    if settings.dataset == "folder":
+        shared["images"] = mark_of_images(str(settings.data_dir))
     told = {k: v for k, v in dataclasses.asdict(one).items() if k != "place"}
     text = json.dumps([shared, told], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -50,7 +52,13 @@ def write(path: pathlib.Path, content: Any) -> None:
 
 def read(path: pathlib.Path) -> Any:
     """Give what a file of `write` holds."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"A file of a training must be JSON. Received: {path}, which is damaged: {error}. "
+            "Remove it, and the same command trains it again."
+        ) from error
 
 
 def plan_trials(settings: Settings) -> dict[str, list[Training]]:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from keras_trgl import architectures, datasets, heads, splitting
 from keras_trgl.checks import check_choice, check_integer, check_positive
 from keras_trgl.compare.own_network import check_file, is_own, own_network
@@ -21,6 +23,9 @@ DATASETS = (
     *("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10", "tiny_imagenet"),
     "folder",
 )
+IN_FOLDERS = ("folder", "stl10", "tiny_imagenet")
+"""Data sets that are read from a folder that is named."""
+
 HELD_OUT = 0.2
 """Share of the training images that choices are made on."""
 
@@ -103,6 +108,11 @@ class Settings:
                 )
         check_choice("split", self.split, ("depth", "memory"))
         check_choice("dataset", self.dataset, DATASETS)
+        if self.data_dir and self.dataset not in IN_FOLDERS:
+            raise ValueError(
+                f"`--data_dir` goes with --dataset={' or '.join(IN_FOLDERS)}. Received: "
+                f"{self.dataset}, which needs none. Add --dataset=folder for images of your own."
+            )
         if is_own(self.network):
             check_file(self.network)
         else:
@@ -118,7 +128,21 @@ class Settings:
         side = self.image_size
         more: dict[str, Any] = {"image_size": (side, side)} if side else {}
         data = datasets.load(self.dataset, data_dir=self.data_dir, **more)
-        return data.subset(self.limit) if self.limit else data
+        if self.limit > len(data.y_train):
+            raise ValueError(
+                f"`--limit` must be at most the training images, {len(data.y_train)}. Received: "
+                f"{self.limit}. Leave it out for all of them."
+            )
+        data = data.subset(self.limit) if self.limit else data
+        counts = np.bincount(data.y_train, minlength=data.num_classes)
+        if len(counts) < 2 or counts.min() < 2:
+            # One of a class is trained on, and one held out for choices.
+            raise ValueError(
+                "The data must have two classes or more, and two training images of each. "
+                f"Received: {len(counts)} classes, of which class {counts.argmin()} has "
+                f"{counts.min()} images. Take a larger `--limit`, or add images."
+            )
+        return data
 
     def make(self, data: Any, method: Any, seed: int) -> GreedyModel:
         """Give the network, with the head that methods without heads of their own have.

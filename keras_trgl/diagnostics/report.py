@@ -40,8 +40,8 @@ WORDS = {
         "Linear separability",
         "Accuracy of a linear classifier, trained afresh on the frozen features of each depth.",
         "Where probe falls with depth, the features themselves got worse; where probe stays and "
-        "head falls, the head is to blame. train far above probe says that there were too few "
-        "rows for the probe.",
+        "head falls, the head is to blame, or a training too short for its moving averages. train "
+        "far above probe says that there were too few rows for the probe.",
     ),
     "information": (
         "Information",
@@ -150,6 +150,8 @@ def report(
     """
     check_heads(model)
     # Before minutes of work.
+    if history is not None:
+        history_by_stage(history)
     folder = made_folder("folder", folder)
     reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
     wants = ("vectors", "origin", "prediction", "energy", "displacement")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 
 import keras_trgl as trgl
 from keras_trgl.compare import report, runs, spaces, trainings
+from keras_trgl.compare.own_network import mark_of_images
 from keras_trgl.compare.settings import Settings
 from keras_trgl.compare.spaces import RATE, Range
 
@@ -279,7 +282,9 @@ DOOR = {
     "smoothing": (settings_of("vangl", smoothing=1.0), "`smoothing` must be at least 0"),
     "a short network": (settings_of("vangl", network="resnet9"), "resnet9.*`depth` must be 6n"),
     "too many stages": (settings_of("vangl", stages=9), "in 9 stages. Received: .*num_stages"),
-    "too many images": (settings_of("vangl", limit=9999), "`size` must be at most"),
+    "too many images": (settings_of("vangl", limit=9999), "`--limit` must be at most the"),
+    "too few images": (settings_of("vangl", limit=20), "class 6 has 0 images. Take a larger"),
+    "a folder for digits": (settings_of("vangl", data_dir="x"), "Add --dataset=folder"),
     "a size for digits": (settings_of("vangl", image_size=9), "are for images of your own"),
 }
 
@@ -293,9 +298,53 @@ def test_what_cannot_be_compared_is_refused_before_any_training(what, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        for number in range(4):
+            image = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            path = tmp_path / "photos" / place / f"{number}.png"
+            path.write_bytes(tf.io.encode_png(image).numpy())
+    return tmp_path / "photos"
+
+
+def test_other_images_in_a_folder_are_other_trainings(photos, tmp_path):
+    settings = settings_of("vangl", dataset="folder", data_dir=str(photos), limit=0)
+    one = runs.plan_trials(settings)["vangl"][0]
+    before = runs.file_of(tmp_path, settings, one)
+    assert runs.file_of(tmp_path, settings, one) == before
+    # Processes that come later look anew.
+    mark_of_images.cache_clear()
+    assert runs.file_of(tmp_path, settings, one) == before
+    (photos / "train" / "a" / "3.png").unlink()
+    mark_of_images.cache_clear()
+    assert runs.file_of(tmp_path, settings, one) != before
+
+
+def test_a_folder_of_one_class_is_refused(photos):
+    for part in ("train", "test"):
+        shutil.rmtree(photos / part / "b")
+    settings = settings_of("vangl", dataset="folder", data_dir=str(photos), limit=0)
+    with pytest.raises(ValueError, match="two classes or more"):
+        settings.load()
+
+
+def test_a_damaged_file_of_a_training_is_named(tmp_path):
+    path = tmp_path / "vangl.validation.json"
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"vangl\.validation\.json.*Remove it"):
+        runs.read(path)
+
+
 def test_a_report_of_something_else_is_refused(tmp_path):
     path = tmp_path / "results.json"
-    for text, message in (("{", "must be JSON"), ("{}", "must be a report of a comparison")):
+    with pytest.raises(ValueError, match="must be a file that can be read"):
+        report.read_report(path)
+    empty = '{"settings": {}, "first": "a", "results": {}}'
+    other = "must be a report of a comparison"
+    for text, message in (("{", "must be JSON"), ("{}", other), (empty, other)):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             report.read_report(path)
@@ -353,7 +402,13 @@ def test_the_benchmark_and_the_example_run(tmp_path):
     (tmp_path / "README.md").write_text(page)
     command = [sys.executable, "benchmarks/methods/run.py", *small, "--trials=1", "--seeds=1"]
     done = subprocess.run(
-        [*command, "--json", "--nopicture", f"--results={tmp_path}", f"--work_dir={tmp_path / 'w'}"],
+        [
+            *command,
+            "--json",
+            "--nopicture",
+            f"--results={tmp_path}",
+            f"--work_dir={tmp_path / 'w'}",
+        ],
         check=True,
         capture_output=True,
         text=True,

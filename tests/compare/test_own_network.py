@@ -97,6 +97,7 @@ def test_another_model_under_the_same_name_is_another_network(own):
     ("make", "said"),
     [
         (lambda path: None, "must be a file where it ends in `.keras`"),
+        (lambda path: path.write_text("hi"), "must be a model that Keras saved"),
         (
             lambda path: net((8, 8, 3)).save(path),
             r"which takes \(8, 8, 3\); images are \(8, 8, 1\)",
@@ -104,7 +105,7 @@ def test_another_model_under_the_same_name_is_another_network(own):
         (lambda path: net(top=True).save(path), "`include_top=False`|top"),
         (lambda path: strange().save(path), "needs `mine>Strange`"),
     ],
-    ids=["absent", "other images", "with its top", "a layer of one's own"],
+    ids=["absent", "damaged", "other images", "with its top", "a layer of one's own"],
 )
 def test_what_will_not_do_is_refused_before_anything_trains(tmp_path, make, said):
     path = tmp_path / "own.keras"

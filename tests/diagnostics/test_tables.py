@@ -270,6 +270,14 @@ MISTAKES = {
         lambda: D.calibration(net(), (X, np.ones((12, 3)))),
         "Labels of several columns must be one-hot",
     ),
+    "labels of two ones": (
+        lambda: D.calibration(net(), (X, np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3])),
+        "Labels of several columns must be one-hot",
+    ),
+    "soft labels": (
+        lambda: D.calibration(net(), (X, np.tile([0.4, 0.6, 0.0], (12, 1)))),
+        "Labels of several columns must be one-hot",
+    ),
     "labels of three axes": (
         lambda: D.calibration(net(), (X, np.zeros((12, 1, 1)))),
         r"must be `\(examples,\)` or one-hot\. Received: shape",

@@ -15,7 +15,16 @@ from keras_trgl.heads import LinearHead
 IN_TEST, IN_TEST_ALL = (
     ("VGG16", "MobileNetV3Small"),
     (
-        *("MobileNetV2", "MobileNet", "ConvNeXtTiny", "ResNet50", "EfficientNetB0", "InceptionV3", "DenseNet121", "Xception"),
+        *(
+            "MobileNetV2",
+            "MobileNet",
+            "ConvNeXtTiny",
+            "ResNet50",
+            "EfficientNetB0",
+            "InceptionV3",
+            "DenseNet121",
+            "Xception",
+        ),
         *("ResNet50V2", "EfficientNetV2B0"),
     ),
 )
