@@ -240,7 +240,33 @@ def gain():
     )
 
 
+def methods():
+    """Give in a sentence how the methods compare on images of CIFAR-10."""
+    report = json.loads((BENCHMARKS / "methods" / "cifar10.json").read_text())
+    told, found = report["settings"], report["results"]
+
+    def score(name):
+        one = found[name]["accuracy"]
+        return f"{100 * one['mean']:.1f} ± {100 * one['half_width']:.1f} ({name})"
+
+    order = sorted(found, key=lambda name: found[name]["accuracy"]["mean"])
+    apart = [
+        name
+        for name in found
+        if name != report["first"]
+        and abs(found[name]["against_the_first"]["mean"])
+        > found[name]["against_the_first"]["half_width"]
+    ]
+    return (
+        f"{len(found)} methods with as many trials each, on {told['limit']:,} images of CIFAR-10 "
+        f"(JPEG copies), {told['network']} in {told['stages']} stages, {told['seeds']} seeds, are "
+        f"at {score(order[0])} to {score(order[-1])} % of the test images, {score('vangl')}, "
+        f"{score('end_to_end')}; apart from VanGL beyond chance: {', '.join(apart) or 'none'}."
+    )
+
+
 TABLES = {
+    "methods": methods,
     "gain": gain,
     "frontier": frontier,
     "sides": sides,
