@@ -266,8 +266,7 @@ def methods():
 
 
 TABLES = {
-    "methods": methods,
-    "gain": gain,
+    "gain": lambda: f"{gain()} {methods()}",
     "frontier": frontier,
     "sides": sides,
     "reach": reach,
