@@ -207,33 +207,43 @@ def make_choices(regimes):
     methods = dict.fromkeys(tuned, "vangl")
     if "end_to_end" in regimes:
         methods["end_to_end"] = "end_to_end"
-    offers = {regime: values_of(FLAGS.rates, regime) for regime in methods}
-    # What stands alone is given, not chosen.
-    asked = {
-        r: choose(r, method, "rate", offers[r], {})
-        for r, method in methods.items()
-        if len(offers[r]) > 1
-    }
-    rates = _compared(asked, "rate")
-    rates |= {r: {"chosen": float(offers[r][0])} for r in methods if r not in asked}
-    taus = {r: {"chosen": tau_of(FLAGS.taus[0])} for r in tuned}
-    if len(FLAGS.taus) > 1:
-        found = {r: {"rate": rates[r]["chosen"]} for r in tuned}
-        taus = _compared({r: choose(r, "trgl", "tau", FLAGS.taus, found[r]) for r in tuned}, "tau")
-    fixed = {r: {"rate": rates[r]["chosen"], "tau": taus[r]["chosen"]} for r in tuned}
-    hs = {r: values_of(FLAGS.hs, r) for r in tuned}
-    asked = {r: choose(r, "multiplier", "h", hs[r], fixed[r]) for r in tuned if len(hs[r]) > 1}
-    steps = {r: {"chosen": float(hs[r][0])} for r in tuned if len(hs[r]) == 1}
-    steps |= _compared(asked, "h")
+    offers = {r: values_of(FLAGS.rates, r) for r in methods}
+    rates = given_or_chosen("rate", methods, offers, {r: {} for r in methods})
+    fixed = {r: {"rate": rates[r]["chosen"]} for r in tuned}
+    taus = given_or_chosen(
+        "tau", dict.fromkeys(tuned, "trgl"), dict.fromkeys(tuned, FLAGS.taus), fixed
+    )
+    fixed = {r: {**fixed[r], "tau": taus[r]["chosen"]} for r in tuned}
+    offers = {r: hs for r in tuned if (hs := values_of(FLAGS.hs, r))}
+    steps = given_or_chosen("h", dict.fromkeys(offers, "multiplier"), offers, fixed)
     for found in (rates, taus, steps):
         if "multi_lap" in regimes and "sequential" in found:
             found["multi_lap"] = found["sequential"]
     return {"rate": rates, "tau": taus} | ({"h": steps} if steps else {})
 
 
-def _compared(asked, name):
+def given_or_chosen(name, methods, offers, fixed):
+    """Give what a setting is in every regime: what stands alone is given, the rest is chosen.
+
+    Args:
+        name: "rate", "tau" or "h".
+        methods: dict of regime to the method that it is chosen with.
+        offers: dict of regime to the values.
+        fixed: dict of regime to what was chosen before.
+    """
+    asked = {
+        regime: choose(regime, method, name, offers[regime], fixed[regime])
+        for regime, method in methods.items()
+        if len(offers[regime]) > 1
+    }
     train_all([one for group in asked.values() for one in group])
-    return {r: compare(group, train_all(group), name) for r, group in asked.items()}
+    value = tau_of if name == "tau" else float
+    return {
+        r: compare(asked[r], train_all(asked[r]), name)
+        if r in asked
+        else {"chosen": value(offers[r][0])}
+        for r in methods
+    }
 
 
 def final_settings(regime, method, seed, size, choices):

@@ -266,7 +266,8 @@ def methods():
 
 
 TABLES = {
-    "gain": lambda: f"{gain()} {methods()}",
+    "gain": gain,
+    "evidence": lambda: f"{gain()} {methods()}",
     "frontier": frontier,
     "sides": sides,
     "reach": reach,

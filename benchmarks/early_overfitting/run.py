@@ -252,8 +252,9 @@ def draw(report, path):
     panels[-1].legend(loc="lower right")
     setup = report["setup"]
     figure.suptitle(
-        f"{setup['dataset']}, {setup['size']} training images, block-wise, {setup['epochs']} "
-        f"epochs: mean and 95 % interval over {len(setup['seeds'])} seeds",
+        f"{setup['dataset']}, {setup['size']} training images, blocks of width "
+        f"{setup['width']}, {setup['epochs']} epochs: mean and 95 % interval over "
+        f"{len(setup['seeds'])} seeds",
         fontsize=10,
     )
     figure.savefig(path, dpi=130)
@@ -292,8 +293,8 @@ def draw_inside(report, regime, path):
     axes[0].legend()
     setup = report["setup"]
     figure.suptitle(
-        f"{setup['dataset']}, {setup['size']} training images, {regime}: mean and 95 % interval "
-        f"over {len(setup['seeds'])} seeds; on a sample of test images",
+        f"{setup['dataset']}, {setup['size']} training images, width {setup['width']}, {regime}: "
+        f"mean and 95 % interval over {len(setup['seeds'])} seeds; on a sample of test images",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)

@@ -26,20 +26,6 @@ def mark_of(network: str) -> str:
     return f"{network} {hashlib.sha256(pathlib.Path(network).read_bytes()).hexdigest()}"
 
 
-@functools.cache
-def mark_of_images(folder: str) -> str:
-    """Give what names the images of a folder: others in their place are other data.
-
-    They are told apart by name, size and time of change, as reading all would take too long.
-    """
-    root, told = pathlib.Path(folder), hashlib.sha256()
-    for path in sorted(one for one in root.rglob("*") if one.is_file()):
-        state = path.stat()
-        place = path.relative_to(root).as_posix()
-        told.update(f"{place} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return told.hexdigest()
-
-
 def check_file(network: str) -> None:
     """Raise unless the file is there, and an archive.
 

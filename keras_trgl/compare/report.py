@@ -22,6 +22,8 @@ HEADER = (
     *("predicted, MiB", "step, ms", "extra parameters", "extra KiB", "staleness"),
 )
 
+MARKERS = "os^D"
+
 
 def half_width(values: Sequence[float]) -> float | None:
     """Give the half-width of the 95 % Student-t interval of a mean, or `None` of one value."""
@@ -157,7 +159,8 @@ def draw(report: Mapping[str, Any], path: str) -> None:
     figure = figures.Figure(figsize=(10.5, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for place, (name, row) in enumerate(report["results"].items()):
-        color = f"C{place % 10}"
+        # Colours come again after ten; markers tell the rounds apart.
+        color, marker = f"C{place % 10}", MARKERS[place // 10 % len(MARKERS)]
         found = [(k, one) for k, one in enumerate(row["accuracy_by_depth"], 1) if one]
         means = [100 * one["mean"] for _, one in found]
         halves = [100 * (one["half_width"] or 0.0) for _, one in found]
@@ -165,11 +168,12 @@ def draw(report: Mapping[str, Any], path: str) -> None:
             left.axhline(means[0], linestyle="--", color=color, label=name)
         else:
             depths = [k + 0.03 * place for k, _ in found]
-            left.errorbar(depths, means, halves, fmt="o-", color=color, label=name, capsize=2)
-        if "peak_bytes" in row:
-            right.errorbar(
-                row["peak_bytes"] / 2**20, means[-1], halves[-1], fmt="o", color=color, capsize=2
+            left.errorbar(
+                depths, means, halves, fmt=f"{marker}-", color=color, label=name, capsize=2
             )
+        if "peak_bytes" in row:
+            peak = row["peak_bytes"] / 2**20
+            right.errorbar(peak, means[-1], halves[-1], fmt=marker, color=color, capsize=2)
     told = report["settings"]
     left.set_xlabel("depth k")
     left.set_ylabel("test accuracy of depth k, %")

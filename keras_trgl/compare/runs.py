@@ -19,11 +19,12 @@ from keras_trgl.compare.measuring import (
     measure,
     use_threads,
 )
-from keras_trgl.compare.own_network import mark_of, mark_of_images
+from keras_trgl.compare.own_network import mark_of
 from keras_trgl.compare.report import report_of, write_report
 from keras_trgl.compare.settings import CHOICE_SEED, Settings
 from keras_trgl.compare.spaces import trials
 from keras_trgl.compare.trainings import Training, make_model, train, without_test
+from keras_trgl.datasets.image_folder import mark_of_folder
 from keras_trgl.keeping.saving import written_aside
 
 Say = Callable[[str], Any]
@@ -36,7 +37,7 @@ def file_of(folder: pathlib.Path, settings: Settings, one: Any) -> pathlib.Path:
     shared = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_A_RUN}
     shared["network"] = mark_of(settings.network)
     if settings.dataset == "folder":
-        shared["images"] = mark_of_images(str(settings.data_dir))
+        shared["images"] = mark_of_folder(str(settings.data_dir))
     told = {k: v for k, v in dataclasses.asdict(one).items() if k != "place"}
     text = json.dumps([shared, told], sort_keys=True)
     mark = hashlib.sha256(text.encode()).hexdigest()[:12]

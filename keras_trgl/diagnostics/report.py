@@ -150,14 +150,13 @@ def report(
     """
     check_heads(model)
     # Before minutes of work.
-    if history is not None:
-        history_by_stage(history)
+    stages = None if history is None else history_by_stage(history)
     folder = made_folder("folder", folder)
     reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
     wants = ("vectors", "origin", "prediction", "energy", "displacement")
     seen = see(model, data, wants, None, sample, seed, batch_size, 0, True, reduction)
     subject = f"{dataset}, {model.name}" if dataset else model.name
-    tables = _tables(seen, predictions, reduction, history, verbose)
+    tables = _tables(seen, predictions, reduction, stages, verbose)
     sections = [_model_section(model)]
     for name, table in tables.items():
         title, shows, how = WORDS[name]
@@ -178,7 +177,7 @@ def report(
 
 
 def _tables(
-    seen: Seen, predictions: str, reduction: str, history: Any, verbose: Any
+    seen: Seen, predictions: str, reduction: str, stages: DepthTable | None, verbose: Any
 ) -> dict[str, DepthTable]:
     """Give every table, by the name of its section, in the order of the page."""
     few = _first(seen, PAIRED)
@@ -200,8 +199,8 @@ def _tables(
         "similarity": lambda: alike(seen),
         "failures": lambda: predicted_failures(seen, predictions),
     }
-    if history is not None:
-        makers["history"] = lambda: history_by_stage(history)
+    if stages is not None:
+        makers["history"] = lambda: stages
     found = {}
     done = Progress(len(makers), 1 if verbose else 0, "part")
     for name, make in makers.items():
