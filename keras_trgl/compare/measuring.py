@@ -71,7 +71,9 @@ def measure(settings: Settings, what: Measurement, data: Any) -> dict[str, Any]:
     stream = stream_of(settings, few, 0)
     model.build((None, *few.input_shape))
     *_, predicted = model.count_bytes(settings.batch_size)
-    peak = measure_peak(lambda: model.fit(stream, epochs=1, verbose=0))
+    # A late gradient takes K - 1 steps to come down to the first stage, which waits until then.
+    filled = math.ceil((settings.stages + 1) / stream.steps_per_epoch)
+    peak = measure_peak(lambda: model.fit(stream, epochs=filled, verbose=0))
     times, epochs = StepTimes(), math.ceil(2 * STEPS / stream.steps_per_epoch)
     model.fit(stream, epochs=epochs, verbose=0, callbacks=[times])
     return {

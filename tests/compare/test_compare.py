@@ -15,7 +15,7 @@ import tensorflow as tf
 from scipy import stats
 
 import keras_trgl as trgl
-from keras_trgl.compare import report, runs, spaces, trainings
+from keras_trgl.compare import measuring, report, runs, spaces, trainings
 from keras_trgl.compare.settings import Settings
 from keras_trgl.compare.spaces import RATE, Range
 from keras_trgl.datasets.image_folder import mark_of_folder
@@ -388,6 +388,22 @@ def test_a_killed_command_goes_on_to_the_same_table(tmp_path):
         row = found[1][name]
         assert row["predicted_bytes"] == pytest.approx(row["peak_bytes"], rel=0.4)
         assert found[1][name]["step_seconds"]["median"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:`metrics` measure predictions")
+def test_a_peak_is_measured_when_every_stage_trains(monkeypatch):
+    settings = settings_of("ddg", stages=3, batch_size=48)
+    what = measuring.Measurement("ddg", {RATE: 0.01})
+    steps = []
+
+    def peak_of(fit):
+        steps.extend(int(one.iterations) for one in fit().model.optimizer.optimizers)
+        raise InterruptedError
+
+    monkeypatch.setattr(measuring, "measure_peak", peak_of)
+    with pytest.raises(InterruptedError):
+        measuring.measure(settings, what, settings.load())
+    assert min(steps) > 0
 
 
 @pytest.mark.long
