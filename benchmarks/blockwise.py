@@ -43,6 +43,7 @@ flags.DEFINE_string("data_dir", "", "Folder of JPEG copies, train/<class> and te
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
 flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
+flags.DEFINE_integer("growth", 0, "Epochs, in turn, that each stage has more than the one before.")
 flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
 flags.DEFINE_list("batch", ["32"], "Batch size; `REGIME:SIZE` for one regime.")
 flags.DEFINE_list("rates", ["0.003", "0.01"], "First rates to choose from; `REGIME:RATE` for one.")
@@ -87,6 +88,8 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0, h=None, *
     more = {"schedule": schedule} if schedule != "cosine" else {}
     if h is not None:
         more |= {"h": float(h), "s": FLAGS.s}
+    if FLAGS.growth and regime == "sequential":
+        more["growth"] = FLAGS.growth
     if FLAGS.data_dir:
         more["data_dir"] = FLAGS.data_dir
     return {
@@ -255,7 +258,7 @@ def final_settings(regime, method, seed, size, choices):
 
 def setup(regimes):
     """Give the settings that all trainings share, and those that regimes have of their own."""
-    names = ("dataset", "blocks", "width", "epochs", "laps", "choice_size")
+    names = ("dataset", "blocks", "width", "epochs", "growth", "laps", "choice_size")
     return {
         **{name: getattr(FLAGS, name) for name in names},
         "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
@@ -368,7 +371,8 @@ def make_model(setting, data):
     epochs, regime = setting["epochs"], trgl.regimes.Parallel()
     half = setting["blocks"] // 2
     if setting["regime"] == "sequential":
-        regime = trgl.regimes.Sequential(epochs=epochs, cache="memory")
+        own = [epochs + setting.get("growth", 0) * k for k in range(setting["blocks"])]
+        regime = trgl.regimes.Sequential(epochs=own, cache="memory")
     elif setting["regime"] == "multi_lap":
         regime = trgl.regimes.MultiLap(epochs=epochs, num_laps=setting["laps"], cache="memory")
     method, tau = setting["method"], setting["tau"]

@@ -190,10 +190,15 @@ def settings_lines(report):
         for row in methods.values()
         for note in row["diverged"]
     )
+    epochs = f"{setup['epochs']} epochs (sequential: of every stage)"
+    if setup.get("growth"):
+        last = setup["epochs"] + setup["growth"] * (setup["blocks"] - 1)
+        epochs = f"{setup['epochs']} epochs of the first stage, {setup['growth']} more of each "
+        epochs += f"one after it, {last} of the last"
     return (
         f"{setup['dataset']}{copies}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
-        f"then {2 * setup['width']}; {setup['epochs']} epochs (sequential: of every stage); "
+        f"then {2 * setup['width']}; {epochs}; "
         f"{batch}; {schedule}; first rates: {chosen}. Trainings stopped by a loss that was not "
         f"finite: {diverged}."
     )
@@ -253,7 +258,7 @@ def draw(report, path):
     setup = report["setup"]
     figure.suptitle(
         f"{setup['dataset']}, {setup['size']} training images, blocks of width "
-        f"{setup['width']}, {setup['epochs']} epochs: mean and 95 % interval over "
+        f"{setup['width']}, {setup['epochs']}{'+' if setup.get('growth') else ''} epochs: mean and 95 % interval over "
         f"{len(setup['seeds'])} seeds",
         fontsize=10,
     )
