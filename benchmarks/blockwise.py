@@ -42,6 +42,11 @@ flags.DEFINE_string(
 flags.DEFINE_string("data_dir", "", "Folder of JPEG copies, train/<class> and test/<class>.")
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
+flags.DEFINE_string("network", "blockwise", "Network: blockwise, or resnetN cut into stages.")
+flags.DEFINE_integer(
+    "stages", 4, "Stages of a resnetN: those at which rate and tau are chosen.", lower_bound=1
+)
+flags.DEFINE_bool("augment", False, "Crop and flip the training images.")
 flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
 flags.DEFINE_integer("growth", 0, "Epochs, in turn, that each stage has more than the one before.")
 flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
@@ -88,14 +93,19 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0, h=None, *
     more = {"schedule": schedule} if schedule != "cosine" else {}
     if h is not None:
         more |= {"h": float(h), "s": FLAGS.s}
+    if FLAGS.augment:
+        more["augment"] = True
     if FLAGS.growth and regime == "sequential":
         more["growth"] = FLAGS.growth
     if FLAGS.data_dir:
         more["data_dir"] = FLAGS.data_dir
+    if FLAGS.network == "blockwise":
+        network = {"blocks": FLAGS.blocks, "width": FLAGS.width}
+    else:
+        network = {"network": FLAGS.network, "stages": FLAGS.stages}
     return {
         "dataset": FLAGS.dataset,
-        "blocks": FLAGS.blocks,
-        "width": FLAGS.width,
+        **network,
         "regime": regime,
         "laps": FLAGS.laps if regime == "multi_lap" else 1,
         "method": method,
@@ -249,16 +259,18 @@ def given_or_chosen(name, methods, offers, fixed):
     }
 
 
-def final_settings(regime, method, seed, size, choices):
-    """Give the settings of a reported training."""
+def final_settings(regime, method, seed, size, choices, **changed):
+    """Give the settings of a reported training; `changed` overrides what the flags say."""
     tau = choices["tau"][regime]["chosen"] if method in ("trgl", "multiplier") else None
     h = choices["h"][regime]["chosen"] if method == "multiplier" else None
-    return settings(regime, method, seed, size, choices["rate"][regime]["chosen"], tau, h=h)
+    rate = choices["rate"][regime]["chosen"]
+    return settings(regime, method, seed, size, rate, tau, h=h, **changed)
 
 
 def setup(regimes):
     """Give the settings that all trainings share, and those that regimes have of their own."""
-    names = ("dataset", "blocks", "width", "epochs", "growth", "laps", "choice_size")
+    network = ("blocks", "width") if FLAGS.network == "blockwise" else ("network", "stages")
+    names = ("dataset", *network, "epochs", "growth", "laps", "augment", "choice_size")
     return {
         **{name: getattr(FLAGS, name) for name in names},
         "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
@@ -362,6 +374,25 @@ def print_json(report):
         print(json.dumps(report))
 
 
+def blocks_of(setting, data):
+    """Give the blocks of a training's network, and how many of them each stage has."""
+    import keras_trgl as trgl
+
+    make = trgl.architectures
+    if "network" not in setting:
+        blocks = make.blockwise_resnet(
+            data.input_shape,
+            setting["blocks"],
+            setting["width"],
+            gain=setting.get("gain", 0.05),
+            weight_decay=1e-4,
+        )
+        return blocks, [1] * len(blocks)
+    depth = int(setting["network"].removeprefix("resnet"))
+    blocks = make.resnet(depth, data.input_shape, weight_decay=1e-4, separate_stem=True)
+    return blocks, [len(blocks) // setting["stages"]] * setting["stages"]
+
+
 def make_model(setting, data):
     """Give the compiled network of a training."""
     import keras
@@ -369,26 +400,20 @@ def make_model(setting, data):
     import keras_trgl as trgl
 
     epochs, regime = setting["epochs"], trgl.regimes.Parallel()
-    half = setting["blocks"] // 2
+    blocks, sizes = blocks_of(setting, data)
+    half = len(sizes) // 2
     if setting["regime"] == "sequential":
-        own = [epochs + setting.get("growth", 0) * k for k in range(setting["blocks"])]
+        own = [epochs + setting.get("growth", 0) * k for k in range(len(sizes))]
         regime = trgl.regimes.Sequential(epochs=own, cache="memory")
     elif setting["regime"] == "multi_lap":
         regime = trgl.regimes.MultiLap(epochs=epochs, num_laps=setting["laps"], cache="memory")
     method, tau = setting["method"], setting["tau"]
     if isinstance(tau, str):
         early, late = map(float, tau.split(":"))
-        tau = [early] * half + [late] * (setting["blocks"] - half)
-    blocks = trgl.architectures.blockwise_resnet(
-        data.input_shape,
-        setting["blocks"],
-        setting["width"],
-        gain=setting.get("gain", 0.05),
-        weight_decay=1e-4,
-    )
+        tau = [early] * half + [late] * (len(sizes) - half)
     model = trgl.GreedyModel.from_blocks(
         blocks,
-        [1] * len(blocks),
+        sizes,
         trgl.heads.ConvHead(units=data.num_classes, gain=0.05, weight_decay=1e-4),
         method=method if tau is None else trgl.methods.TRGL(tau=tau),
         regime=regime,
@@ -432,7 +457,9 @@ def train(setting):
     begin, diverged = time.perf_counter(), None
     try:
         model.fit(
-            data.stream(setting["batch"], seed=setting["seed"], augment=False),
+            data.stream(
+                setting["batch"], seed=setting["seed"], augment=setting.get("augment", False)
+            ),
             epochs=None if in_turn else setting["epochs"],
             callbacks=callbacks,
             verbose=0,
@@ -450,7 +477,8 @@ def train(setting):
         depths = range(1, model.num_stages + 1)
         accuracy[part] = [float(logs[f"stage_{k}_accuracy"]) for k in depths]
     seconds = {"fit_seconds": trained - begin, "evaluate_seconds": time.perf_counter() - trained}
-    if not setting["held_out"] and setting["method"] != "end_to_end":
+    inside = "network" not in setting and setting["method"] != "end_to_end"
+    if inside and not setting["held_out"]:
         # Of the sample, not of all: what explains accuracies need not be as sharp as they are.
         accuracy["seen_inside"] = seen_inside(model, data.arrays("test"))
     return {**accuracy, "parts": parts, "diverged": diverged, **seconds}

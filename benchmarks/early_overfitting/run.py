@@ -258,7 +258,8 @@ def draw(report, path):
     setup = report["setup"]
     figure.suptitle(
         f"{setup['dataset']}, {setup['size']} training images, blocks of width "
-        f"{setup['width']}, {setup['epochs']}{'+' if setup.get('growth') else ''} epochs: mean and 95 % interval over "
+        f"{setup['width']}, {setup['epochs']}{'+' if setup.get('growth') else ''} epochs: mean and "
+        f"95 % interval over "
         f"{len(setup['seeds'])} seeds",
         fontsize=10,
     )

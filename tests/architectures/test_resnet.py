@@ -40,6 +40,7 @@ def test_backbones_have_the_published_number_of_parameters(depth, shortcut, coun
     assert trainable(*built(blocks, (32, 32, 3))) == count
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("sizes", "stages", "total"),
     [

@@ -147,6 +147,7 @@ def test_the_place_in_other_data_is_restored(tmp_path, data):
     goes_on(tmp_path, 7, data=data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("regime", "steps"),
     [
@@ -203,6 +204,7 @@ def test_a_run_that_was_over_is_restored_and_trains_no_more(tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.long
 def test_python_and_numpy_go_on_in_their_random_rows(tmp_path):
     class Draws(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
@@ -223,6 +225,7 @@ def test_python_and_numpy_go_on_in_their_random_rows(tmp_path):
     assert second.drawn == whole.drawn
 
 
+@pytest.mark.long
 def test_other_callbacks_go_on_counting(tmp_path):
     def patient():
         return keras.callbacks.EarlyStopping(
@@ -235,6 +238,7 @@ def test_other_callbacks_go_on_counting(tmp_path):
     assert len(history["loss"]) == len(whole["loss"]) < 9
 
 
+@pytest.mark.long
 def test_an_interrupted_save_leaves_the_backup_whole_and_its_rest_goes(tmp_path):
     stopped(tmp_path, 5, Parallel, DATA["arrays"], 4)
     left = tmp_path / ".backup.123.aside.npz"
@@ -292,6 +296,7 @@ def test_data_whose_place_cannot_be_saved_are_named_at_the_start(tmp_path, kind)
         make().fit(data, steps_per_epoch=3, verbose=0, callbacks=[BackupAndRestore(tmp_path)])
 
 
+@pytest.mark.long
 def test_class_weights_count_where_the_place_is_kept(tmp_path):
     weights = {0: 1.0, 1: 3.0, 2: 0.5}
     plain, kept = make(), make()
@@ -416,6 +421,7 @@ def test_a_folder_belongs_to_one_run_and_is_free_when_it_ends(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_run_that_is_ended_within_an_epoch_goes_on_there(tmp_path):
     class Leave(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

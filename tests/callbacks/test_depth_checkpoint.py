@@ -149,6 +149,7 @@ def test_batches_are_counted_over_epochs(save_freq, compared, tmp_path, monkeypa
     assert keep.best_depth in (1, 2)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("save_freq", "monitor"), [("epoch", "val_loss"), (2, "loss")])
 def test_a_run_that_goes_on_knows_its_best(save_freq, monitor, tmp_path):
     def train(folder, *extra):

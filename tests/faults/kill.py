@@ -21,12 +21,12 @@ that an intact library loses, with no allowance. A step that was done but not to
 kill came, is not counted; as the save comes after the telling, it cannot make the loss larger
 than `save_freq` either.
 
-The last line with `--json` is {regime: {kills, inside_save, bit_exact, lost_steps_max,
-save_freq, slow}}. The exit code is 1 if a kill is not exact, more than `save_freq` steps are lost,
-too few kills fell inside saves, or a process failed; standard error tells which. A process that
-takes longer than ten unbroken runs, and five minutes, is slow: its chain counts under `slow`, not
-as inexact, and the exit code is 2 if nothing else is wrong. `--seed` repeats the moments asked
-for, not the machine's timing.
+The last line with `--json` is {regime: {kills, inside_save, bit_exact, inexact_chains,
+lost_steps_max, save_freq, slow}}. The exit code is 1 if a kill is not exact, more than `save_freq`
+steps are lost, too few kills fell inside saves, or a process failed; standard error tells which. A
+process that takes longer than ten unbroken runs, and five minutes, is slow: its chain counts under
+`slow`, not as inexact, and the exit code is 2 if nothing else is wrong. `--seed` repeats the
+moments asked for, not the machine's timing.
 """
 
 import argparse
@@ -419,6 +419,7 @@ def summary(chains, save_freq):
         "kills": len(kills),
         "inside_save": sum(kill.inside for kill in kills),
         "bit_exact": sum(len(chain.kills) for chain in chains if is_exact(chain)),
+        "inexact_chains": sum(not is_exact(chain) for chain in chains),
         "lost_steps_max": max((k.lost for k in kills if k.restored is not None), default=0),
         "save_freq": save_freq,
         "slow": slow,

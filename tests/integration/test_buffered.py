@@ -139,6 +139,7 @@ def test_skewed_stages_lag_and_catch_up_at_the_end_of_an_epoch():
     assert iterations(model) == [10, 10, 10]
 
 
+@pytest.mark.long
 def test_a_skewed_run_saved_within_an_epoch_is_drained_first(tmp_path):
     class Save(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -166,6 +167,7 @@ def test_stores_begin_empty_in_every_fit_and_take_another_batch_size():
     assert watch.steps == [[6, 5, 5], [7, 7, 7], [8, 8, 8], [9, 9, 9]]
 
 
+@pytest.mark.long
 def test_random_picks_are_a_function_of_the_seed_and_go_on_in_a_second_fit():
     once, twice = (make(Buffered(capacity=2, order="random")) for _ in range(2))
     wanted = fit(once, batch_size=4)

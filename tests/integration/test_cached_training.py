@@ -86,6 +86,7 @@ def test_laps_compute_the_features_again():
     )
 
 
+@pytest.mark.long
 def test_an_execution_at_an_epochs_end_is_short():
     assert_cached_is_uncached(in_turn, "memory", "arrays", steps_per_execution=2)
 
@@ -96,6 +97,7 @@ def test_class_weights():
     assert_cached_is_uncached(in_turn, "memory", "arrays", weights)
 
 
+@pytest.mark.long
 def test_half_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert_cached_is_uncached(in_turn, "memory", "arrays")

@@ -61,6 +61,7 @@ def test_one_hot_labels_are_the_same_labels():
         np.testing.assert_allclose(values, logs[1][key], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_last_stage_may_have_the_task_loss_alone():
     logs = fit(make(PredSim(0.9, plain_last=True)))
     assert "stage_2_similarity" in logs
@@ -68,6 +69,7 @@ def test_the_last_stage_may_have_the_task_loss_alone():
     np.testing.assert_allclose(logs["stage_3_objective"], logs["stage_3_loss"], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_stages_of_a_run_with_k_stages_are_those_of_a_run_with_fewer():
     whole = make(PredSim(0.9))
     fit(whole)

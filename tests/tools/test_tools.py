@@ -38,6 +38,7 @@ def mlflow(tmp_path, monkeypatch):
             flavor.autolog(disable=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("flavor", ["keras", "tensorflow"])
 def test_mlflow_logs_a_run_and_changes_nothing(mlflow, flavor):
     plain = dense().fit(X, Y, epochs=3, batch_size=8, verbose=0).history
@@ -53,6 +54,7 @@ def test_mlflow_logs_a_run_and_changes_nothing(mlflow, flavor):
     assert '"features_cardinality": 3' in told.inputs.dataset_inputs[0].dataset.profile
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
 @pytest.mark.parametrize("kind", ["RandomSearch", "Hyperband"])
 def test_keras_tuner_finds_a_rate(kind, tmp_path):
