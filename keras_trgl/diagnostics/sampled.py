@@ -88,8 +88,8 @@ def draw(data: Any, size: int, seed: int, needs_labels: bool) -> Sample:
     classes = 0 if labels is None else len(np.unique(labels))
     if needs_labels and len(kept) < 2 * classes:
         raise ValueError(
-            f"A sample must have two rows of each of the {classes} classes at least. Received: "
-            f"{len(kept)} rows. Take a larger `sample`, or more data."
+            f"A sample must have at least twice as many rows as classes, of which there are "
+            f"{classes}. Received: {len(kept)} rows. Take a larger `sample`, or more data."
         )
     return found
 

@@ -98,7 +98,8 @@ def view_of(model: Any, cuts: Any, reduction: str | None = None) -> View:
 
     Raises:
         TypeError: something else than a Keras model, or cuts of another kind.
-        ValueError: the model is not built; there is no such depth or layer.
+        ValueError: the model is not built; there is no such depth or layer; names of layers are
+            not in the model's order.
     """
     if isinstance(model, GreedyModel):
         return _view_of_stages(model, cuts, reduction)
@@ -149,6 +150,13 @@ def _view_of_cuts(model: Any, cuts: Any) -> View:
             f"`cuts` must be names of the model's layers. Received: {list(cuts)}, of which "
             f"{unknown} are none; the model has {', '.join(named[:8])}"
             f"{', …' if len(named) > 8 else ''}."
+        )
+    places = [named.index(name) for name in cuts]
+    if places != sorted(set(places)):
+        ordered = [named[place] for place in sorted(set(places))]
+        raise ValueError(
+            "`cuts` must be in the model's order, each name once. Received: "
+            f"{list(cuts)}. In order: {ordered}."
         )
     try:
         outputs = [model.get_layer(name).output for name in cuts]

@@ -53,7 +53,7 @@ def similarity(
 
     Raises:
         ValueError: a model is not built, has no such depth, or gives numbers that are not finite;
-            fewer than four rows.
+            fewer than four rows; `other_cuts` without `other`.
 
     Example:
         >>> import keras, numpy as np, keras_trgl as trgl
@@ -71,6 +71,11 @@ def similarity(
         and 3.
     """
     check_integer("batch_size", batch_size, LEAST, "The unbiased estimate divides by n − 3.")
+    if other is None and other_cuts is not None:
+        raise ValueError(
+            "`other_cuts` are those of `other`. Received: "
+            f"other_cuts={other_cuts!r} without it. Pass `other`, or `cuts`."
+        )
     seen = see(model, data, (), cuts, sample, seed, batch_size, verbose)
     second = None
     if other is not None:

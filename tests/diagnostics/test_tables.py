@@ -183,7 +183,8 @@ def unbuilt():
 
 def plain():
     inputs = keras.Input((6,))
-    return keras.Model(inputs, keras.layers.Dense(3, name="last")(inputs), name="plain")
+    hidden = keras.layers.Dense(6, name="hidden")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3, name="last")(hidden), name="plain")
 
 
 D = diagnostics
@@ -191,7 +192,7 @@ D = diagnostics
 MISTAKES = {
     "fewer rows than classes": (
         lambda: D.separability(net(), (X[:4], Y[:4])),
-        r"two rows of each of the 3 classes at least\. Received: 4 rows",
+        r"twice as many rows as classes, of which there are 3\. Received: 4 rows",
     ),
     "a small sample": (
         lambda: D.information(net(), (X, Y), sample=5),
@@ -212,6 +213,18 @@ MISTAKES = {
     "a cut that is not there": (
         lambda: D.separability(plain(), (X, Y), cuts=["first"]),
         r"names of the model's layers\. Received: \['first'\].*the model has .*last",
+    ),
+    "cuts against the order": (
+        lambda: D.transport(plain(), X, cuts=["last", "hidden"]),
+        r"in the model's order, each name once\. Received.*In order: \['hidden', 'last'\]",
+    ),
+    "a cut twice": (
+        lambda: D.separability(plain(), (X, Y), cuts=["last", "last"]),
+        r"each name once\. Received: \['last', 'last'\]\. In order: \['last'\]",
+    ),
+    "cuts of a second model that is not there": (
+        lambda: D.similarity(net(), X, other_cuts=[1]),
+        r"`other_cuts` are those of `other`\. Received: other_cuts=\[1\] without it",
     ),
     "no cuts": (
         lambda: D.separability(plain(), (X, Y)),
