@@ -151,7 +151,7 @@ def end_to_end_lines(report):
 def differences(report):
     """Give what a method gains over VanGL, seed by seed, and each one's fall from its peak."""
     shown = [regime for regime in PANELS if regime in report["results"]]
-    body = []
+    body, half = [], report["setup"]["blocks"] // 2
     for regime in shown:
         curves = {
             method: row["test_accuracy_by_depth"]
@@ -161,7 +161,7 @@ def differences(report):
             pairs = list(zip(runs, curves["vangl"], strict=True))
             gains = [
                 blockwise.text([ours[depth] - plain[depth] for ours, plain in pairs], "+")
-                for depth in (0, -1)
+                for depth in (0, half - 1, -1)
             ]
             means = [sum(column) for column in zip(*runs, strict=True)]
             peak = means.index(max(means))
@@ -169,11 +169,12 @@ def differences(report):
             body.append(
                 [
                     f"{regime}, {blockwise.TITLES[method]}",
-                    *(["", ""] if method == "vangl" else gains),
+                    *([""] * 3 if method == "vangl" else gains),
                     f"{fall} (peak at {peak + 1})",
                 ]
             )
-    header = ["", "over VanGL, depth 1", "the same, last depth", "last depth − peak"]
+    header = ["", "over VanGL, depth 1", f"the same, depth {half}", "the same, last depth"]
+    header.append("last depth − peak")
     return blockwise.rows(header, body)
 
 
@@ -259,8 +260,7 @@ def draw(report, path):
     figure.suptitle(
         f"{setup['dataset']}, {setup['size']} training images, blocks of width "
         f"{setup['width']}, {setup['epochs']}{'+' if setup.get('growth') else ''} epochs: mean and "
-        f"95 % interval over "
-        f"{len(setup['seeds'])} seeds",
+        f"95 % interval over {len(setup['seeds'])} seeds",
         fontsize=10,
     )
     figure.savefig(path, dpi=130)
