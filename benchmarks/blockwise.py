@@ -390,6 +390,11 @@ def blocks_of(setting, data):
         return blocks, [1] * len(blocks)
     depth = int(setting["network"].removeprefix("resnet"))
     blocks = make.resnet(depth, data.input_shape, weight_decay=1e-4, separate_stem=True)
+    if len(blocks) % setting["stages"]:
+        raise ValueError(
+            f"{setting['network']} has a stem and blocks, {len(blocks)} together. Received: "
+            f"{setting['stages']} stages, which do not divide them."
+        )
     return blocks, [len(blocks) // setting["stages"]] * setting["stages"]
 
 
