@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -127,3 +129,41 @@ def test_the_largest_image_is_the_last_that_fits(load_script, monkeypatch, fixed
     found = script.largest_side("trgl_k4_memory")
     assert found["peaks"][str(found["side"])] <= script.LIMIT
     assert found["peaks"][str(found["side"] + script.STEP)] > script.LIMIT
+
+
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("early_overfitting", ""),
+        ("early_overfitting", "cifar10"),
+        ("early_overfitting", "cifar10_width64"),
+        ("early_overfitting", "cifar10_published_epochs"),
+        ("train_size", ""),
+        ("train_size", "cifar10"),
+        ("stages", "cifar10"),
+    ],
+)
+def test_tables_are_those_of_the_results(name, label, tmp_path):
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    (tmp_path / "docs").mkdir()
+    script = tmp_path / "benchmarks" / name / "run.py"
+    page = script.with_name("README.md")
+    # What a command left in the copy must be put back by the results alone.
+    text = page.read_text(encoding="utf-8")
+    mark = f"<!-- table: {label} settings -->".replace("  ", " ")
+    page.write_text(text.replace(f"{mark}\n", f"{mark}\nold ", 1), encoding="utf-8")
+    subprocess.run([sys.executable, str(script), "--report", f"--label={label}"], check=True)
+    assert page.read_text(encoding="utf-8") == text
+    assert f"{mark}\nold " not in text
+
+
+def test_stages_that_do_not_divide_the_network_are_refused(load_script, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    script = load_script(ROOT / "benchmarks" / "blockwise.py")
+    data = types.SimpleNamespace(input_shape=(8, 8, 3))
+    blocks, sizes = script.blocks_of({"network": "resnet14", "stages": 7}, data)
+    assert len(blocks) == 7
+    assert sizes == [1] * 7
+    with pytest.raises(ValueError, match=r"7 together\. Received: 2 stages"):
+        script.blocks_of({"network": "resnet14", "stages": 2}, data)
