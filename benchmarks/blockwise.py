@@ -46,7 +46,6 @@ flags.DEFINE_string("network", "blockwise", "Network: blockwise, or resnetN cut 
 flags.DEFINE_integer(
     "stages", 4, "Stages of a resnetN: those at which rate and tau are chosen.", lower_bound=1
 )
-flags.DEFINE_bool("augment", False, "Crop and flip the training images.")
 flags.DEFINE_integer("epochs", 10, "Epochs of every stage; those of multi-lap over all laps.")
 flags.DEFINE_integer("growth", 0, "Epochs, in turn, that each stage has more than the one before.")
 flags.DEFINE_integer("laps", 5, "Laps of multi-lap training; must divide the epochs.")
@@ -93,8 +92,6 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0, h=None, *
     more = {"schedule": schedule} if schedule != "cosine" else {}
     if h is not None:
         more |= {"h": float(h), "s": FLAGS.s}
-    if FLAGS.augment:
-        more["augment"] = True
     if FLAGS.growth and regime == "sequential":
         more["growth"] = FLAGS.growth
     if FLAGS.data_dir:
@@ -270,7 +267,7 @@ def final_settings(regime, method, seed, size, choices, **changed):
 def setup(regimes):
     """Give the settings that all trainings share, and those that regimes have of their own."""
     network = ("blocks", "width") if FLAGS.network == "blockwise" else ("network", "stages")
-    names = ("dataset", *network, "epochs", "growth", "laps", "augment", "choice_size")
+    names = ("dataset", *network, "epochs", "growth", "laps", "choice_size")
     return {
         **{name: getattr(FLAGS, name) for name in names},
         "choice_seeds": [int(seed) for seed in FLAGS.choice_seeds],
@@ -286,6 +283,23 @@ def by_regime(values, unit):
     if len(set(values.values())) == 1:
         return f"{unit} {next(iter(values.values()))}"
     return ", ".join(f"{unit} {v} ({r.replace('_', '-')})" for r, v in values.items())
+
+
+def data_of(setup):
+    """Give the name of the data set, and whether its images are copies."""
+    return setup["dataset"] + (" (JPEG copies)" if setup.get("jpeg_copies") else "")
+
+
+def rates_of(choices):
+    """Give the first rates by regime."""
+    found = choices["rate"].items()
+    return ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in found)
+
+
+def stopped(rows):
+    """Say how many trainings of some rows of results did not go well."""
+    count = sum(note is not None for row in rows for note in row["diverged"])
+    return f"Trainings stopped by a loss that was not finite: {count}."
 
 
 def text(values, sign=""):
@@ -313,6 +327,15 @@ def choice_table(choices, name, label):
         body.append([regime.replace("_", "-"), *cells])
     shown = [" then ".join(f"{float(part):g}" for part in value.split(":")) for value in values]
     return rows(["", *(f"{label} = {value}" for value in shown)], body)
+
+
+def choice_tables(choices):
+    """Give a table of every setting that was chosen; what was given needs none."""
+    return {
+        name: choice_table(choices, name, label)
+        for name, label in {"rate": "rate", "tau": "τ", "h": "h"}.items()
+        if any("validation_accuracy" in one for one in choices.get(name, {}).values())
+    }
 
 
 def unfitted(last_accuracies):
@@ -347,7 +370,7 @@ def labelled(found):
 
 
 def run(measure, tables, here):
-    """Measure, or read what was measured; write results and tables as the flags say.
+    """Measure, or read what was measured; write results and tables, and print, as the flags say.
 
     Args:
         measure: function that gives the report.
@@ -365,13 +388,9 @@ def run(measure, tables, here):
         path.write_text(json.dumps(report, indent=2) + "\n")
     if FLAGS.json or FLAGS.report:
         write_tables(here / "README.md", tables(report))
-    return report
-
-
-def print_json(report):
-    """Print the report on the last line, if asked."""
     if FLAGS.json:
         print(json.dumps(report))
+    return report
 
 
 def blocks_of(setting, data):
@@ -462,9 +481,7 @@ def train(setting):
     begin, diverged = time.perf_counter(), None
     try:
         model.fit(
-            data.stream(
-                setting["batch"], seed=setting["seed"], augment=setting.get("augment", False)
-            ),
+            data.stream(setting["batch"], seed=setting["seed"], augment=False),
             epochs=None if in_turn else setting["epochs"],
             callbacks=callbacks,
             verbose=0,

@@ -180,28 +180,21 @@ def differences(report):
 
 def settings_lines(report):
     """Give the settings, and what did not go well."""
-    setup, rates = report["setup"], report["choices"]["rate"]
+    setup = report["setup"]
     batch = blockwise.by_regime(setup["batch"], "batch")
     schedule = blockwise.by_regime(setup["schedule"], "schedule")
-    copies = " (JPEG copies)" if setup.get("jpeg_copies") else ""
-    chosen = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in rates.items())
-    diverged = sum(
-        note is not None
-        for methods in report["results"].values()
-        for row in methods.values()
-        for note in row["diverged"]
-    )
+    rows = [row for methods in report["results"].values() for row in methods.values()]
     epochs = f"{setup['epochs']} epochs (sequential: of every stage)"
     if setup.get("growth"):
         last = setup["epochs"] + setup["growth"] * (setup["blocks"] - 1)
         epochs = f"{setup['epochs']} epochs of the first stage, {setup['growth']} more of each "
         epochs += f"one after it, {last} of the last"
     return (
-        f"{setup['dataset']}{copies}, {setup['size']} training images per seed, seeds "
+        f"{blockwise.data_of(setup)}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
         f"then {2 * setup['width']}; {epochs}; "
-        f"{batch}; {schedule}; first rates: {chosen}. Trainings stopped by a loss that was not "
-        f"finite: {diverged}."
+        f"{batch}; {schedule}; first rates: {blockwise.rates_of(report['choices'])}. "
+        f"{blockwise.stopped(rows)}"
     )
 
 
@@ -216,10 +209,7 @@ def tables(report):
     }
     if "end_to_end" in report["results"]:
         found["end_to_end"] = end_to_end_lines(report)
-    for name, label in {"rate": "rate", "tau": "τ", "h": "h"}.items():
-        # What was given needs no table.
-        if any("validation_accuracy" in one for one in choices.get(name, {}).values()):
-            found[name] = blockwise.choice_table(choices, name, label)
+    found |= blockwise.choice_tables(choices)
     if "midpoint" in report:
         found["midpoint"] = midpoint_table(report["midpoint"])
     return blockwise.labelled(found)
@@ -326,7 +316,6 @@ def main(argv):
             rows = report["results"].get(regime, {}).values()
             if rows and all("seen_inside" in row for row in rows):
                 draw_inside(report, regime, ROOT / f"docs/early_overfitting{own}_inside.png")
-    blockwise.print_json(report)
 
 
 if __name__ == "__main__":

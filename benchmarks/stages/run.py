@@ -109,37 +109,30 @@ def end_to_end_line(report):
 def settings_line(report):
     """Give the settings, and what did not go well."""
     setup, choices = report["setup"], report["choices"]
-    copies = " (JPEG copies)" if setup["jpeg_copies"] else ""
-    rates = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["rate"].items())
-    diverged = sum(note is not None for row in report["results"] for note in row["diverged"])
     return (
-        f"{setup['dataset']}{copies}, {setup['size']} training images per seed"
-        f"{', cropped and flipped' if setup['augment'] else ''}, seeds "
+        f"{blockwise.data_of(setup)}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['network']}; {setup['epochs']} epochs; "
         f"{blockwise.by_regime(setup['batch'], 'batch')}; first rates, falling as a cosine: "
-        f"{rates}; τ {choices['tau']['parallel']['chosen']}. "
-        f"Trainings stopped by a loss that was not finite: {diverged}."
+        f"{blockwise.rates_of(choices)}; τ {choices['tau']['parallel']['chosen']}. "
+        f"{blockwise.stopped(report['results'])}"
     )
 
 
 def tables(report):
     """Give the Markdown of every mark in the README."""
-    choices = report["choices"]
     found = {
         "settings": settings_line(report),
         "accuracy": by_stages(report),
         "end_to_end": end_to_end_line(report),
+        **blockwise.choice_tables(report["choices"]),
     }
-    for name, label in {"rate": "rate", "tau": "τ"}.items():
-        if any("validation_accuracy" in one for one in choices[name].values()):
-            found[name] = blockwise.choice_table(choices, name, label)
     return blockwise.labelled(found)
 
 
 def main(argv):
     """Measure, or report what was measured."""
     del argv
-    blockwise.print_json(blockwise.run(measure, tables, HERE))
+    blockwise.run(measure, tables, HERE)
 
 
 if __name__ == "__main__":

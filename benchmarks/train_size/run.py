@@ -104,17 +104,14 @@ def differences(report):
 def settings_lines(report):
     """Give the settings, and what did not go well."""
     setup, choices = report["setup"], report["choices"]
-    rates = ", ".join(f"{r.replace('_', '-')} {c['chosen']:g}" for r, c in choices["rate"].items())
     taus = ", ".join(f"{r.replace('_', '-')} {c['chosen']}" for r, c in choices["tau"].items())
     batch = blockwise.by_regime(setup["batch"], "batch")
-    diverged = sum(note is not None for row in report["results"] for note in row["diverged"])
-    copies = " (JPEG copies)" if setup.get("jpeg_copies") else ""
     lines = (
-        f"{setup['dataset']}{copies}, seeds {', '.join(map(str, setup['seeds']))}; "
+        f"{blockwise.data_of(setup)}, seeds {', '.join(map(str, setup['seeds']))}; "
         f"{setup['blocks']} blocks, width {setup['width']} then {2 * setup['width']}; "
         f"{setup['epochs']} epochs (sequential, multi-lap: of every stage; {setup['laps']} laps), "
-        f"{batch}; first rates: {rates}; τ: {taus}. "
-        f"Trainings stopped by a loss that was not finite: {diverged}."
+        f"{batch}; first rates: {blockwise.rates_of(choices)}; τ: {taus}. "
+        f"{blockwise.stopped(report['results'])}"
     )
     for row in report["results"]:
         if row["method"] == "end_to_end":
@@ -137,7 +134,7 @@ def tables(report):
 def main(argv):
     """Measure, or report what was measured."""
     del argv
-    blockwise.print_json(blockwise.run(measure, tables, HERE))
+    blockwise.run(measure, tables, HERE)
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ def check(regime, kills, found):
     """Tell whether every kill of a regime was exact, and few steps were lost."""
     report, done = found
     row = report[regime]
-    if row["slow"]:
-        pytest.skip(f"This machine is too slow to tell: {done.stderr}")
-    assert row["bit_exact"] == row["kills"] >= kills, done.stderr
+    assert row["bit_exact"] == row["kills"], done.stderr
     assert row["inexact_chains"] == 0, done.stderr
-    assert row["inside_save"] >= -(-kills // 4), done.stderr
     # Calls of four steps save at the first end past the step that is due.
     late = 3 if regime == "executions" else 0
     assert 0 <= row["lost_steps_max"] <= row["save_freq"] + late, done.stderr
+    if row["slow"]:
+        pytest.skip(f"This machine is too slow to tell more: {done.stderr}")
+    assert row["kills"] >= kills, done.stderr
+    assert row["inside_save"] >= -(-kills // 4), done.stderr
 
 
 @pytest.mark.kills

@@ -175,7 +175,7 @@ def fitted(model, cuts, eager=False):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("eager", [False, True])
 def test_training_is_that_of_residual_blocks(eager):
     one, other = pair()
     network, logs = fitted(one, 2, eager)
