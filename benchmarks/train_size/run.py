@@ -6,6 +6,7 @@ Fashion-MNIST. Rates and tau are chosen at one size on held-out training images.
 `benchmarks/early_overfitting` has done with the same settings are used again; a killed run goes on.
 """
 
+import json
 import pathlib
 import sys
 
@@ -21,6 +22,9 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of images, weights and order.
 flags.DEFINE_list("sizes", ["300", "1200"], "Numbers of training images.")
 
 flags.DEFINE_list("leave_out", [], "What not to train, as regime@size; the table says -.")
+flags.DEFINE_bool(
+    "extend", False, "Keep the results' file, its choices and rows, and train what it lacks alone."
+)
 
 
 def kinds(regimes):
@@ -36,20 +40,40 @@ def kinds(regimes):
     return found
 
 
+def known():
+    """Give the results' file, where it is to be extended and was made with the same settings."""
+    report = json.loads((HERE / blockwise.results_name()).read_text())
+    setup = report["setup"]
+    now = blockwise.setup(list(setup["batch"])) | {"seeds": [int(seed) for seed in FLAGS.seeds]}
+    other = sorted(name for name in now if name in setup and now[name] != setup[name])
+    if other:
+        raise app.UsageError(
+            f"--extend needs the settings of {blockwise.results_name()}. Received others for "
+            f"{', '.join(other)}. Give the same, or train without --extend."
+        )
+    return report
+
+
 def measure():
     """Choose, train, and give the report."""
     regimes = [r for r in (*blockwise.REGIMES, "end_to_end") if blockwise.wanted(r)]
-    choices = blockwise.make_choices(regimes)
+    if FLAGS.extend:
+        report = known()
+    else:
+        setup = blockwise.setup(regimes) | {"seeds": [int(seed) for seed in FLAGS.seeds]}
+        report = {"setup": setup, "choices": blockwise.make_choices(regimes), "results": []}
+    there = {(row["size"], row["regime"], row["method"]) for row in report["results"]}
     asked = {
         (int(size), regime, method): [
-            blockwise.final_settings(regime, method, seed, size, choices) for seed in FLAGS.seeds
+            blockwise.final_settings(regime, method, seed, size, report["choices"])
+            for seed in FLAGS.seeds
         ]
         for size in FLAGS.sizes
         for regime, method, _ in kinds(regimes)
         if f"{regime}@{size}" not in FLAGS.leave_out
     }
+    asked = {key: group for key, group in asked.items() if key not in there}
     blockwise.train_all([one for group in asked.values() for one in group])
-    results = []
     for (size, regime, method), group in asked.items():
         runs = blockwise.train_all(group)
         row = {
@@ -61,13 +85,9 @@ def measure():
             "fit_seconds": [run["fit_seconds"] for run in runs],
             "diverged": [run["diverged"] for run in runs],
         }
-        results.append(row)
-    setup = {
-        **blockwise.setup(regimes),
-        "sizes": [int(size) for size in FLAGS.sizes],
-        "seeds": [int(seed) for seed in FLAGS.seeds],
-    }
-    return {"setup": setup, "choices": choices, "results": results}
+        report["results"].append(row)
+    report["setup"]["sizes"] = sorted({row["size"] for row in report["results"]})
+    return report
 
 
 def by_size(report, key):
