@@ -42,6 +42,13 @@ flags.DEFINE_string(
 flags.DEFINE_string("data_dir", "", "Folder of JPEG copies, train/<class> and test/<class>.")
 flags.DEFINE_integer("width", 32, "Width of the first half of the blocks.")
 flags.DEFINE_integer("blocks", 10, "Blocks of the network, one per stage.", lower_bound=2)
+flags.DEFINE_enum(
+    "downsampling",
+    "subsample",
+    ["subsample", "average"],
+    "What halves the resolution of blockwise at its midpoint: the published 1x1 convolution of "
+    "stride 2, or one after an average over 2x2 positions.",
+)
 flags.DEFINE_string("network", "blockwise", "Network: blockwise, or resnetN cut into stages.")
 flags.DEFINE_integer(
     "stages", 4, "Stages of a resnetN: those at which rate and tau are chosen.", lower_bound=1
@@ -94,6 +101,8 @@ def settings(regime, method, seed, size, rate, tau=None, held_out=0.0, h=None, *
         more |= {"h": float(h), "s": FLAGS.s}
     if FLAGS.growth and regime == "sequential":
         more["growth"] = FLAGS.growth
+    if FLAGS.downsampling != "subsample":
+        more["downsampling"] = FLAGS.downsampling
     if FLAGS.data_dir:
         more["data_dir"] = FLAGS.data_dir
     if FLAGS.network == "blockwise":
@@ -267,6 +276,7 @@ def final_settings(regime, method, seed, size, choices, **changed):
 def setup(regimes):
     """Give the settings that all trainings share, and those that regimes have of their own."""
     network = ("blocks", "width") if FLAGS.network == "blockwise" else ("network", "stages")
+    network += ("downsampling",) if FLAGS.downsampling != "subsample" else ()
     names = ("dataset", *network, "epochs", "growth", "laps", "choice_size")
     return {
         **{name: getattr(FLAGS, name) for name in names},
@@ -406,6 +416,9 @@ def blocks_of(setting, data):
             gain=setting.get("gain", 0.05),
             weight_decay=1e-4,
         )
+        if setting.get("downsampling") == "average":
+            half = len(blocks) // 2
+            blocks[half] = averaging(blocks[half])
         return blocks, [1] * len(blocks)
     depth = int(setting["network"].removeprefix("resnet"))
     blocks = make.resnet(depth, data.input_shape, weight_decay=1e-4, separate_stem=True)
@@ -415,6 +428,23 @@ def blocks_of(setting, data):
             f"{setting['stages']} stages, which do not divide them."
         )
     return blocks, [len(blocks) // setting["stages"]] * setting["stages"]
+
+
+def averaging(block):
+    """Give the block at the midpoint with an average over 2x2 positions before its convolution.
+
+    Args:
+        block: `ResidualBlock`, whose entry is a 1x1 convolution of stride 2, not built.
+    """
+    import keras
+
+    import keras_trgl as trgl
+
+    (conv,) = block.entry
+    config = conv.get_config() | {"strides": (1, 1)}
+    pool = keras.layers.AveragePooling2D(2, data_format=config["data_format"])
+    entry = [pool, keras.layers.Conv2D.from_config(config)]
+    return trgl.layers.ResidualBlock(block.branch, entry=entry)
 
 
 def make_model(setting, data):

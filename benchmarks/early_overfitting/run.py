@@ -189,6 +189,8 @@ def settings_lines(report):
         last = setup["epochs"] + setup["growth"] * (setup["blocks"] - 1)
         epochs = f"{setup['epochs']} epochs of the first stage, {setup['growth']} more of each "
         epochs += f"one after it, {last} of the last"
+    if setup.get("downsampling") == "average":
+        epochs += "; an average over 2x2 positions before the midpoint's 1x1 convolution"
     return (
         f"{blockwise.data_of(setup)}, {setup['size']} training images per seed, seeds "
         f"{', '.join(map(str, setup['seeds']))}; {setup['blocks']} blocks, width {setup['width']} "
