@@ -13,7 +13,7 @@ from keras_trgl.layers.stage import Stage
 from keras_trgl.methods.by_name import get_method
 from keras_trgl.methods.method import LocalMethod
 from keras_trgl.network.brought_model import BroughtModel
-from keras_trgl.network.door import has_no_rows, plain
+from keras_trgl.network.door import check_rows, plain
 from keras_trgl.network.ownership import (
     bring_home,
     claim,
@@ -312,6 +312,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Train on one batch; returns what `evaluate` returns."""
         check_ready(self, True, self._trainer.hooks.overrides_loss)
+        self._network.check_form(args, kwargs)
         with readable_errors():
             logs = super().train_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -320,6 +321,7 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
         """Evaluate on one batch; returns what `evaluate` returns."""
         check_ready(self, has_loss=self._trainer.hooks.overrides_loss)
+        self._network.check_form(args, kwargs)
         with self._trainer.evaluating(), readable_errors():
             logs = super().test_on_batch(*args, return_dict=True, **kwargs)
         return logs if return_dict else self._trainer.last_depth(logs)
@@ -328,11 +330,13 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predict at the last depth, with the arguments of `keras.Model.predict`."""
         self.drain()
+        self._network.check_form(args, kwargs)
         return super().predict(*args, **kwargs)
 
     @on_devices
     def predict_on_batch(self, x: Any) -> Any:
         """Predict one batch at the last depth."""
+        self._network.check_form((x,), {})
         return super().predict_on_batch(x)
 
     @on_devices
@@ -348,11 +352,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         """
         self.drain()
         self._network.door.note(x)
-        if has_no_rows(x):
-            raise ValueError(
-                "Predictions are made of one row at least. Received: data without any. Leave "
-                "empty parts of the data out."
-            )
+        check_rows(x)
+        self._network.check_form((x,), kwargs)
         predictions = self._network.all_exits(self.name).predict(plain(x), **kwargs)
         return list(predictions) if isinstance(predictions, (list, tuple)) else [predictions]
 

@@ -4,8 +4,13 @@ from typing import Any
 
 import numpy as np
 
+WAY_OUT = "Count classes from 0, as in training."
+
 BINS = 15
 """Bins of confidence, of equal width, of the expected calibration error (Guo et al. 2017)."""
+
+SUM = 2e-2
+"""How far a sum of probabilities may be from 1: heads may compute in bfloat16, of 8 bits."""
 
 
 def class_probabilities(predictions: Any, kind: str) -> Any:
@@ -39,7 +44,7 @@ def check_predictions(kind: str, predictions: Any) -> None:
         ValueError: they look like the other.
     """
     inside = bool((predictions >= 0).all() and (predictions <= 1 + 1e-6).all())
-    sums = predictions.shape[1] == 1 or np.allclose(predictions.sum(1), 1.0, atol=1e-3)
+    sums = predictions.shape[1] == 1 or np.allclose(predictions.sum(1), 1.0, atol=SUM)
     if kind == "probabilities" and not (inside and sums):
         raise ValueError(
             "Probabilities must lie between 0 and 1 and sum to 1. Received: heads that give "
@@ -99,6 +104,41 @@ def log_loss(probabilities: Any, labels: Any) -> float:
     return float(-np.log(np.maximum(of_labels, np.finfo(np.float64).tiny)).mean())
 
 
+def log_odds(predictions: Any, kind: str) -> Any:
+    """Give log(p/(1 − p)) of the likeliest class: its order is that of p, and it does not saturate.
+
+    Args:
+        predictions: float array, `(examples, units)`.
+        kind: `"logits"` or `"probabilities"`.
+
+    Returns:
+        float64 array, `(examples,)`.
+    """
+    values = np.asarray(predictions, np.float64)
+    if kind == "probabilities":
+        p = class_probabilities(values, kind).max(1)
+        tiny = np.finfo(np.float64).tiny
+        return np.log(np.maximum(p, tiny)) - np.log(np.maximum(1.0 - p, tiny))
+    if values.shape[1] == 1:
+        return np.abs(values[:, 0])
+    ordered = np.sort(values, 1)
+    others = ordered[:, :-1] - ordered[:, -1:]
+    return -np.log(np.exp(others - others[:, -1:]).sum(1)) - others[:, -1]
+
+
+def right_rows(predictions: Any, labels: Any, kind: str) -> Any:
+    """Give whether each row's likeliest class is its label, `(examples,)`.
+
+    Args:
+        predictions: float array, `(examples, units)`; one unit is a class against none.
+        labels: int array, `(examples,)`.
+        kind: `"logits"` or `"probabilities"`; matters to one unit alone.
+    """
+    if predictions.shape[1] > 1:
+        return predictions.argmax(1) == labels
+    return (predictions[:, 0] > (0.5 if kind == "probabilities" else 0.0)) == labels
+
+
 def auroc(scores: Any, events: Any) -> float:
     """Give the probability that a row with the event scores higher than one without.
 
@@ -130,6 +170,63 @@ def class_indices(y: Any) -> Any:
     """
     y = np.asarray(y)
     return y.argmax(-1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+
+
+def class_labels(y: Any) -> Any:
+    """Give class indices from indices or one-hot rows.
+
+    Raises:
+        TypeError: they are no whole numbers.
+        ValueError: they have other axes, or are below 0.
+    """
+    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
+        if not (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
+            raise ValueError(
+                "Labels of several columns must be one-hot. Received: rows without a single 1. "
+                f"{WAY_OUT}"
+            )
+        return y.argmax(1)
+    if y.ndim not in (1, 2):
+        raise ValueError(
+            f"Labels must be `(examples,)` or one-hot. Received: shape {y.shape}. {WAY_OUT}"
+        )
+    y = y.reshape(-1)
+    whole = y.dtype.kind in "biu" or (y.dtype.kind == "f" and np.array_equal(y, np.round(y)))
+    if not whole:
+        raise TypeError(
+            "Labels must be whole numbers, those of classes. Received: labels of type "
+            f"{y.dtype}. {WAY_OUT}"
+        )
+    if len(y) and y.min() < 0:
+        raise ValueError(f"Labels must be at least 0. Received: {int(y.min())}. {WAY_OUT}")
+    return y.astype(int)
+
+
+def check_two_axes(predictions: Any) -> None:
+    """Raise unless predictions have a row per example.
+
+    Raises:
+        ValueError: they have more axes, as one prediction per step of a sequence.
+    """
+    if predictions.ndim != 2:
+        raise ValueError(
+            "Predictions must be `(examples, units)`, one of every example. Received: "
+            f"{predictions.shape}. Let the head pool over positions."
+        )
+
+
+def check_labels(labels: Any, units: int) -> None:
+    """Raise unless labels are classes of a head.
+
+    Raises:
+        ValueError: they are none.
+    """
+    classes = max(units, 2)
+    if labels.max() >= classes:
+        raise ValueError(
+            f"Labels must be classes that the heads know, 0 to {classes - 1}. Received: label "
+            f"{int(labels.max())}. Count classes from 0, as in training."
+        )
 
 
 def mean_of_numbers(values: Any) -> float:

@@ -37,7 +37,7 @@ SHARED = {
     "distribute": {"cluster", "lost_device", "loopback", "stage_extended", "worker_card"},
     "search": {"grouping", "relaxed"},
     "recipes": {"settings", "targets", "recipe"},
-    "diagnostics": {"depth_table", "sampled", "seen", "assigned", "page", "probes"},
+    "diagnostics": {"depth_table", "sampled", "seen", "views", "assigned", "page", "probes"},
     "plot": {"style"},
     "export": {
         *{"options", "report", "exported_parts", "publish"},

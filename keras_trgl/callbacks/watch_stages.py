@@ -6,13 +6,17 @@ import keras
 import numpy as np
 
 from keras_trgl.checks import check_choice, check_integer
-from keras_trgl.network.door import the_one
+from keras_trgl.network.head_end import check_end
+from keras_trgl.network.held_rows import held_rows
 from keras_trgl.network.seen_by_depth import SeenByDepth, walk_of_stages
 from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 from keras_trgl.scores import (
     calibration_error,
-    class_indices,
+    check_labels,
+    check_predictions,
+    check_two_axes,
+    class_labels,
     class_probabilities,
     mean_of_numbers,
 )
@@ -41,8 +45,10 @@ class WatchStages(keras.callbacks.Callback):
         batch_size: int ≥ 1, examples. Defaults to `256`.
 
     Raises:
-        TypeError: a number is no integer; in `fit`, a model without stages.
-        ValueError: there are no rows, or not as many labels; another word for `predictions`.
+        TypeError: a number is no integer, or labels are no classes (without labels give `x`
+            alone); in `fit`, a model without stages.
+        ValueError: there are no rows, or not as many labels; another word for `predictions`; in
+            `fit`, heads that give other predictions, or do not know the labels.
 
     Example:
         >>> import keras, numpy as np, keras_trgl as trgl
@@ -66,17 +72,11 @@ class WatchStages(keras.callbacks.Callback):
         check_integer("every", every, 1)
         check_integer("batch_size", batch_size, 1)
         check_choice("predictions", predictions, ("logits", "probabilities"))
-        x, y = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
-        x = np.asarray(the_one(x))
-        if not x.ndim or not len(x) or (y is not None and len(y) != len(x)):
-            raise ValueError(
-                "`data` must be an array of examples, or a tuple (x, y) of arrays of one length. "
-                f"Received: {x.shape} and {None if y is None else np.shape(y)}."
-            )
+        x, y = held_rows(data)
         self.every = int(every)
         self.predictions = predictions
         self.batch_size = int(batch_size)
-        self._data = (x, None if y is None else class_indices(np.asarray(the_one(y))))
+        self._data = (x, None if y is None else class_labels(y))
         self._seer: Any = None
         self._entries: list[str] = []
 
@@ -115,7 +115,9 @@ class WatchStages(keras.callbacks.Callback):
     def _made(self) -> SeenByDepth:
         model = self.model
         reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
-        walk = walk_of_stages(model.stages, model.heads, reduction)
+        if self._data[1] is not None:
+            check_end(model.heads, self.predictions)
+        walk = walk_of_stages(model.stages, model.heads, reduction, model.input_shape)
         wants = ("displacement", "energy", "prediction")
         return SeenByDepth(walk, wants, range(1, len(model.stages) + 1))
 
@@ -137,6 +139,11 @@ class WatchStages(keras.callbacks.Callback):
             if name != "prediction":
                 found[f"stage_{depth}_{name}"] = mean_of_numbers(values)
             elif labels is not None:
+                check_two_axes(values)
+                check_labels(labels, values.shape[1])
+                # Numbers that are not finite are the training's to tell, not ours.
+                if np.isfinite(values).all():
+                    check_predictions(self.predictions, values)
                 chances = class_probabilities(values, self.predictions)
                 found[f"stage_{depth}_calibration_error"] = calibration_error(chances, labels)
         return found

@@ -5,6 +5,7 @@ optimal among all plans (Birkhoff), so `scipy.optimize.linear_sum_assignment` gi
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ class Costs:
     Attributes:
         pairs: along the stage's own map.
         best: along the best pairing.
+        spacing: from a point before the stage to the nearest other one.
     """
 
     pairs: float
     best: float
+    spacing: float
 
 
 def check_assignment(sample: int, dimensions: int) -> None:
@@ -77,7 +80,9 @@ def _costs(before: Any, after: Any, dimensions: int, optimize: Any) -> Costs | N
     pairs = float(np.square(after - before).sum(1).mean())
     # Of two ways to count the same cost the pairs' own is the exact one.
     best = float(np.square(after[columns] - before[rows]).sum(1).mean())
-    return Costs(pairs, min(best, pairs))
+    among = squared_distances(before, before)
+    np.fill_diagonal(among, math.inf)
+    return Costs(pairs, min(best, pairs), float(among.min(1).mean()))
 
 
 def projected(before: Any, after: Any, dimensions: int) -> tuple[Any, Any]:

@@ -78,7 +78,9 @@ def predicted_failures(seen: Seen, predictions: str = "logits") -> DepthTable:
     for depth in seen.depths:
         chances = seen.chances(depth, predictions)
         if chances is not None:
-            right[depth], sure[depth] = chances.argmax(1) == labels, chances.max(1)
+            right[depth] = chances.argmax(1) == labels
+            # Its order is that of the confidence, which is 1.0 for all that is far above.
+            sure[depth] = seen.sureness(depth, predictions)
     found: dict[str, list[Any]] = {name: [] for name in ("right", "mends", "wrong", "mended")}
     for depth in seen.depths:
         later = [right[k] for k in right if k > depth]
@@ -87,7 +89,7 @@ def predicted_failures(seen: Seen, predictions: str = "logits") -> DepthTable:
             mended = ~right[depth] & np.any(later, axis=0) if later else None
             row = (
                 auroc(sure[depth], right[depth]),
-                None if mended is None else auroc(1.0 - sure[depth], mended),
+                None if mended is None else auroc(-sure[depth], mended),
                 1.0 - right[depth].mean(),
                 None if mended is None else mended.mean(),
             )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from keras_trgl.diagnostics.depth_table import DepthTable, column
-from keras_trgl.plot.history import by_quantity, logged
+from keras_trgl.plot.history import by_quantity, epochs_of, logged
 from keras_trgl.registration import public
 
 
@@ -17,7 +17,8 @@ def history_by_stage(history: Any) -> DepthTable:
 
     Returns:
         `DepthTable` with a column per `stage_k_…` and `val_stage_k_…`, NaN where a stage did not
-        train.
+        train or validation did not run. A dict does not tell in which epochs it ran: a frequency
+        is taken if only one gives as many numbers, else the last epochs.
 
     Raises:
         TypeError: it is no history.
@@ -40,14 +41,15 @@ def history_by_stage(history: Any) -> DepthTable:
         for quantity, entries in groups.items()
         for name in entries.values()
     }
-    epochs = max(len(logs[name]) for name in names)
-    nothing = [float("nan")] * epochs
+    places = epochs_of(history)
+    # All entries', as a stage may have numbers in some of them alone.
+    epochs = sorted({epoch for at in places.values() for epoch in at})
+    found = {name: dict(zip(places[name], logs[name], strict=True)) for name in names}
     model = getattr(getattr(history, "model", None), "name", None)
     return DepthTable(
         "history by stage",
-        tuple(range(1, epochs + 1)),
-        # What is not logged from the first epoch on is that of the last ones.
-        {name: column([*nothing, *logs[name]][-epochs:]) for name in names},
+        tuple(epochs),
+        {name: column(values.get(epoch) for epoch in epochs) for name, values in found.items()},
         units,
         {} if model is None else {"model": model},
         index_name="epoch",

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_trgl.checks import check_integer
 from keras_trgl.diagnostics.depth_table import DepthTable, column
-from keras_trgl.diagnostics.probes import Probe, Probing
+from keras_trgl.diagnostics.probes import Probe, Probing, apart
 from keras_trgl.diagnostics.sampled import held_out as split
 from keras_trgl.diagnostics.seen import Seen, see
 from keras_trgl.heads.infopro import InfoProHead
@@ -97,7 +97,7 @@ def informed(seen: Seen, fraction: float = 0.3, epochs: int = 60) -> DepthTable:
         epochs: int ≥ 1. Epochs of a probe at most. Defaults to `60`.
     """
     sample = seen.sample
-    classes, labels = np.unique(sample.labels, return_inverse=True)
+    labels = np.unique(sample.labels, return_inverse=True)[1]
     train, test = split(labels, fraction, sample.seed)
     images = _unit_images(sample.x, seen.view.formats.get(seen.depths[0]))
     probing = Probing(train, test, sample.seed, epochs)
@@ -106,16 +106,9 @@ def informed(seen: Seen, fraction: float = 0.3, epochs: int = 60) -> DepthTable:
     found: dict[str, dict[int, float]] = {"label": {}, "accuracy": {}, "input": {}}
     done = Progress(len(seen.depths), 1 if seen.verbose else 0, "depth")
     for group in _groups(seen):
-        probes = {}
-        for depth, given in group.items():
-            form = seen.view.formats.get(depth)
-            features = _standardized(given, form, probing.learn)
-            units = len(classes)
-            probes[f"label_{depth}"] = _label_probe(features, form, labels, units, sample.seed)
-            decoder = _image_probe(features, form, images, sample.seed)
-            if decoder is not None:
-                probes[f"input_{depth}"] = decoder
-        for name, logits in probing.outputs(probes).items():
+        with apart():
+            outputs = probing.outputs(_probes(seen, group, labels, images, probing.learn))
+        for name, logits in outputs.items():
             kind, _, number = name.partition("_")
             depth = int(number)
             if kind == "input":
@@ -144,6 +137,21 @@ def informed(seen: Seen, fraction: float = 0.3, epochs: int = 60) -> DepthTable:
         },
         about,
     )
+
+
+def _probes(
+    seen: Seen, group: dict[int, Any], labels: Any, images: Any, train: Any
+) -> dict[str, Probe]:
+    """Give the probes of some depths, by name."""
+    probes, seed, units = {}, seen.sample.seed, len(np.unique(labels))
+    for depth, given in group.items():
+        form = seen.view.formats.get(depth)
+        features = _standardized(given, form, train)
+        probes[f"label_{depth}"] = _label_probe(features, form, labels, units, seed)
+        decoder = _image_probe(features, form, images, seed)
+        if decoder is not None:
+            probes[f"input_{depth}"] = decoder
+    return probes
 
 
 def _groups(seen: Seen) -> Iterator[dict[int, Any]]:
@@ -197,6 +205,8 @@ def _unit_images(x: Any, form: str | None) -> Any:
     """Give images stretched to [0, 1] channel by channel, or `None` for other data."""
     if x.ndim != 4 or x.dtype.kind not in "iuf":
         return None
+    # Whole numbers of few bits would overflow.
+    x = x.astype("float32")
     axes = (0, 2, 3) if form == "channels_first" else (0, 1, 2)
     low, high = (pick(x, axis=axes, keepdims=True) for pick in (np.min, np.max))
     return ((x - low) / np.where(high > low, high - low, 1)).astype("float32")

@@ -25,6 +25,11 @@ def monge_gap(
     it is zero just where no other pairing of the points is cheaper, as for the gradient of a
     convex function. Of projected or averaged features it speaks of what is left of them.
 
+    A few points cannot show every gap: a stage that moves them by less than the way to the next
+    point pairs them best, whatever it does. So `spacing`, the mean squared distance of a point to
+    its nearest other before the stage, stands beside `cost`. Where `cost` is below it, a small gap
+    says nothing of the distribution; more rows or fewer `dimensions` bring points closer.
+
     Args:
         model: built `GreedyModel`, or a functional `keras.Model` with `cuts`.
         data: array `(examples, …)`, or a tuple `(x, y)` of arrays.
@@ -37,7 +42,7 @@ def monge_gap(
         verbose: as in `predict`. Defaults to `0`.
 
     Returns:
-        `DepthTable` with `gap`, `cost` and `w2_squared`, in squared feature units, and
+        `DepthTable` with `gap`, `cost`, `w2_squared` and `spacing`, in squared feature units, and
         `relative`, the gap over the cost, 0 to 1.
 
     Raises:
@@ -74,7 +79,8 @@ def gaps(seen: Seen, costs: list[Costs | None], dimensions: int) -> DepthTable:
         costs: of each depth.
         dimensions: int, axes of the points.
     """
-    known = [Costs(float("nan"), float("nan")) if one is None else one for one in costs]
+    nothing = Costs(*[float("nan")] * 3)
+    known = [nothing if one is None else one for one in costs]
     found = {
         "gap": column(one.pairs - one.best for one in known),
         "relative": column(
@@ -82,6 +88,7 @@ def gaps(seen: Seen, costs: list[Costs | None], dimensions: int) -> DepthTable:
         ),
         "cost": column(one.pairs for one in known),
         "w2_squared": column(one.best for one in known),
+        "spacing": column(one.spacing for one in known),
     }
     unit = "squared feature units"
     return DepthTable(

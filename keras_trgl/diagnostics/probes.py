@@ -4,7 +4,10 @@ Probes share no weight, and Adam treats every number by itself, so training the 
 trains each as if it were alone; one model of them all is traced once.
 """
 
+import contextlib
 import dataclasses
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -36,6 +39,21 @@ class Probe:
     features: Any
     targets: Any
     loss: Any
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Make and train probes in float32, and leave what others draw and compute in as it was.
+
+    Keras seeds what is made without a seed from Python's generator.
+    """
+    policy, before = keras.config.dtype_policy(), random.getstate()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(before)
 
 
 class Probing:

@@ -26,6 +26,9 @@ from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
 PAIRED = 1000
+SUFFIX = ".diagnostics"
+"""Ending of the file of events."""
+
 DIMENSIONS = 32
 
 WORDS = {
@@ -62,8 +65,10 @@ WORDS = {
         "Monge gap",
         "What each stage's moves cost beyond the cheapest way to carry the same points to the "
         "same places.",
-        "0: the stage is an optimal transport map of these points. relative near 1: nearly all of "
-        "the moving was in vain. Told where a stage keeps the width of averaged features.",
+        "relative near 1: nearly all of the moving was in vain. Near 0: no other pairing of these "
+        "points is cheaper, which says that the stage is an optimal map only where cost is well "
+        "above spacing, the way to the nearest other point: shorter moves always look optimal. "
+        "Told where a stage keeps the width of averaged features.",
     ),
     "wasserstein": (
         "Distance of features",
@@ -115,7 +120,7 @@ def report(
     Args:
         model: built `GreedyModel`, a classifier.
         data: tuple `(x, y)` of arrays, `(examples, …)` and class indices or one-hot labels.
-        folder: str or path. Where to write; it is made. A page that is there is written over.
+        folder: str or path. X
         history: `keras.callbacks.History` of the model's training, or its dict, to be shown too.
             Defaults to `None`.
         dataset: str. Name of the data, for titles. Defaults to `None`.
@@ -224,7 +229,10 @@ def _model_section(model: Any) -> Section:
 
 def _write_scalars(folder: pathlib.Path, tables: dict[str, DepthTable]) -> None:
     """Write every number for TensorBoard, with its row as the step; a matrix has none."""
-    writer = tf.summary.create_file_writer(str(folder))
+    # TensorBoard would show those of an earlier page too.
+    for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+        old.unlink()
+    writer = tf.summary.create_file_writer(str(folder), filename_suffix=SUFFIX)
     with writer.as_default():
         for name, table in tables.items():
             if table.is_matrix:

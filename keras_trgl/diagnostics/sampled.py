@@ -1,15 +1,16 @@
 """The rows that a diagnostic looks at: drawn by a seed, the same share of every class."""
 
+import contextlib
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
 
 from keras_trgl.checks import check_integer
 from keras_trgl.datasets.image_data import stratified
-from keras_trgl.network.door import the_one
-
-WAY_OUT = "Count classes from 0, as in training."
+from keras_trgl.network.held_rows import held_rows
+from keras_trgl.scores import class_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,69 +60,24 @@ def draw(data: Any, size: int, seed: int, needs_labels: bool) -> Sample:
 
     Raises:
         TypeError: labels that are no whole numbers.
-        ValueError: there are no labels, no rows, or not as many of both; fewer rows than classes.
+        ValueError: there are no labels, no rows, or not as many of both.
     """
     check_integer("sample", size, 1)
     check_integer("seed", seed, 0)
-    x, y = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
-    x = np.asarray(the_one(x))
-    if not x.ndim or not len(x) or x.dtype == object:
-        raise ValueError(
-            "`data` must be an array of examples, or a tuple (x, y) of arrays. Received: "
-            f"{type(data).__name__}. `ImageData.arrays('test')` gives one."
-        )
-    if y is None:
-        if needs_labels:
+    x, y = held_rows(data)
+    labels = None
+    if needs_labels:
+        if y is None:
             raise ValueError(
                 "Labels are needed here. Received: data without. Give a tuple (x, y) of arrays."
             )
-        labels = None
-    else:
-        labels = class_labels(np.asarray(the_one(y)))
-        if len(labels) != len(x):
-            raise ValueError(
-                "`data` must hold as many labels as examples. Received: "
-                f"{len(x)} examples and {len(labels)} labels."
-            )
+        labels = class_labels(y)
+    elif y is not None:
+        # Labels only share rows out; those of a regression have no part here.
+        with contextlib.suppress(TypeError, ValueError):
+            labels = class_labels(y)
     kept = stratified_order(labels, len(x), seed)[:size]
-    found = Sample(x[kept], None if labels is None else labels[kept], len(x), seed)
-    classes = 0 if labels is None else len(np.unique(labels))
-    if needs_labels and len(kept) < 2 * classes:
-        raise ValueError(
-            f"A sample must have at least twice as many rows as classes, of which there are "
-            f"{classes}. Received: {len(kept)} rows. Take a larger `sample`, or more data."
-        )
-    return found
-
-
-def class_labels(y: Any) -> Any:
-    """Give class indices from indices or one-hot rows.
-
-    Raises:
-        TypeError: they are no whole numbers.
-        ValueError: they have other axes, or are below 0.
-    """
-    if y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "biuf":
-        if not (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
-            raise ValueError(
-                "Labels of several columns must be one-hot. Received: rows without a single 1. "
-                f"{WAY_OUT}"
-            )
-        return y.argmax(1)
-    if y.ndim not in (1, 2):
-        raise ValueError(
-            f"Labels must be `(examples,)` or one-hot. Received: shape {y.shape}. {WAY_OUT}"
-        )
-    y = y.reshape(-1)
-    whole = y.dtype.kind in "biu" or (y.dtype.kind == "f" and np.array_equal(y, np.round(y)))
-    if not whole:
-        raise TypeError(
-            "Labels must be whole numbers, those of classes. Received: labels of type "
-            f"{y.dtype}. {WAY_OUT}"
-        )
-    if len(y) and y.min() < 0:
-        raise ValueError(f"Labels must be at least 0. Received: {int(y.min())}. {WAY_OUT}")
-    return y.astype(int)
+    return Sample(x[kept], None if labels is None else labels[kept], len(x), seed)
 
 
 def stratified_order(labels: Any, count: int, seed: int) -> Any:
@@ -154,13 +110,19 @@ def held_out(labels: Any, fraction: float, seed: int) -> tuple[Any, Any]:
         seed: int ≥ 0.
 
     Raises:
-        ValueError: `fraction` is outside (0, 1), or there is only one class.
+        ValueError: `fraction` is no number or outside (0, 1), there is only one class, or there
+            are fewer rows than two of each class.
     """
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
         raise ValueError(
-            f"`held_out` must lie between 0 and 1. Received: held_out={fraction}. 0.3 is a start."
+            f"`held_out` must lie between 0 and 1. Received: held_out={fraction!r}. 0.3 is a start."
         )
     classes = np.unique(labels)
+    if len(labels) < 2 * len(classes):
+        raise ValueError(
+            "A sample must have at least twice as many rows as classes, of which there are "
+            f"{len(classes)}. Received: {len(labels)} rows. Take a larger `sample`, or more data."
+        )
     if len(classes) < 2:
         raise ValueError(
             "A probe tells classes apart, so there must be two at least. Received: labels of "

@@ -1,185 +1,26 @@
-"""The features, predictions and moves of every depth on a sample, from a model of either kind."""
+"""What a diagnostic works on: features, predictions and moves of every depth, on a sample."""
 
 import dataclasses
 import functools
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_trgl.checks import check_choice, check_integer, check_list
+from keras_trgl.checks import check_choice
 from keras_trgl.diagnostics.sampled import Sample, draw
+from keras_trgl.diagnostics.views import View, view_of
 from keras_trgl.greedy_model import GreedyModel
-from keras_trgl.layers.inner import data_format_of
-from keras_trgl.network.seen_by_depth import (
-    DepthStep,
-    SeenByDepth,
-    Walk,
-    pooled,
-    walk_of_stages,
+from keras_trgl.network.head_end import check_end, kind_of
+from keras_trgl.network.seen_by_depth import SeenByDepth, pooled
+from keras_trgl.scores import (
+    check_labels,
+    check_predictions,
+    check_two_axes,
+    class_probabilities,
+    log_odds,
+    right_rows,
 )
-from keras_trgl.progress import Progress
-from keras_trgl.scores import check_predictions, class_probabilities
-
-DEPTH_OF_STAGES = "Depths count from 1 to the number of stages."
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """A model as its depths: the way through them, and their names.
-
-    Attributes:
-        model: the model.
-        walk: the way through all depths up to the deepest of them.
-        names: dict of number, from 1, to how a depth is called: the same number, or the cut.
-        formats: dict of number to where features that are images have their channels.
-    """
-
-    model: Any
-    walk: Walk
-    names: dict[int, Any]
-    formats: dict[int, str | None]
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether depths are stages, which may have heads."""
-        return isinstance(self.model, GreedyModel)
-
-    def see(
-        self, x: Any, wants: Collection[str], depths: Collection[int], batch_size: int, verbose: Any
-    ) -> dict[str, Any]:
-        """Give `SeenByDepth`'s dict of all rows, in NumPy arrays.
-
-        Args:
-            x: array, `(examples, …)`.
-            wants: names of what is wanted.
-            depths: numbers of the depths.
-            batch_size: int ≥ 1, examples.
-            verbose: as in `predict`.
-        """
-        check_integer("batch_size", batch_size, 1)
-        seer = SeenByDepth(self.walk, wants, depths)
-        done = Progress(math.ceil(len(x) / batch_size), 1 if verbose else 0, "batch")
-        parts: dict[str, list[Any]] = {}
-        for start in range(0, len(x), batch_size):
-            for name, values in self.batch(seer, x[start : start + batch_size]).items():
-                parts.setdefault(name, []).append(values)
-            done()
-        return {name: np.concatenate(values) for name, values in parts.items()}
-
-    def batch(self, seer: SeenByDepth, x: Any) -> dict[str, Any]:
-        """Give what is seen of one batch, in NumPy arrays.
-
-        Args:
-            seer: what sees.
-            x: array, `(batch, …)`.
-        """
-        # Eagerly: a few batches are done before a function of a deep network is traced, and
-        # TensorFlow warns of many traces.
-        found = self.call(seer, x, training=False)
-        return {name: keras.ops.convert_to_numpy(values) for name, values in found.items()}
-
-    def call(self, function: Any, *args: Any, **names: Any) -> Any:
-        """Call what runs on the stages' devices, which may be lost."""
-        if not self.is_greedy:
-            return function(*args, **names)
-        return self.model.placement.call(function, *args, **names)
-
-
-def view_of(model: Any, cuts: Any, reduction: str | None = None) -> View:
-    """Give the depths of a model.
-
-    Args:
-        model: built `GreedyModel`, or a functional or sequential `keras.Model`.
-        cuts: list of depths (of a `GreedyModel`; `None` is all) or of names of layers.
-        reduction: of the energy, or `None` for none. Defaults to `None`.
-
-    Raises:
-        TypeError: something else than a Keras model, or cuts of another kind.
-        ValueError: the model is not built; there is no such depth or layer; names of layers are
-            not in the model's order.
-    """
-    if isinstance(model, GreedyModel):
-        return _view_of_stages(model, cuts, reduction)
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"`model` must be a `GreedyModel` or another `keras.Model`. Received: {model!r}."
-        )
-    return _view_of_cuts(model, cuts)
-
-
-def _view_of_stages(model: Any, cuts: Any, reduction: str | None) -> View:
-    if not model.built:
-        raise ValueError(
-            "A model must be built to be looked at. Received: an unbuilt model. Call it on data "
-            "or `model.build(input_shape)` first."
-        )
-    depths = list(range(1, model.num_stages + 1))
-    if cuts is not None:
-        check_list("cuts", cuts, "depths", DEPTH_OF_STAGES)
-        for depth in cuts:
-            check_integer("cuts", depth, 1, DEPTH_OF_STAGES)
-        strange = [depth for depth in cuts if depth > model.num_stages]
-        if strange or not cuts:
-            raise ValueError(
-                f"Depths must be 1 to {model.num_stages}, the number of stages. Received: "
-                f"cuts={list(cuts)}."
-            )
-        depths = sorted({int(depth) for depth in cuts})
-    model.drain()
-    last = max(depths)
-    walk = walk_of_stages(model.stages[:last], model.heads[:last], reduction)
-    formats = {
-        depth: data_format_of([b for stage in model.stages[:depth] for b in stage.blocks])
-        for depth in depths
-    }
-    return View(model, walk, {depth: depth for depth in depths}, formats)
-
-
-def _view_of_cuts(model: Any, cuts: Any) -> View:
-    named = [layer.name for layer in model.layers]
-    hint = "Name layers of the model, in their order: `cuts=['block_1', 'block_2']`."
-    if cuts is None:
-        raise ValueError(f"A plain model has no depths of its own. Received: cuts=None. {hint}")
-    check_list("cuts", cuts, "names of layers", hint)
-    unknown = [name for name in cuts if name not in named]
-    if unknown or not cuts:
-        raise ValueError(
-            f"`cuts` must be names of the model's layers. Received: {list(cuts)}, of which "
-            f"{unknown} are none; the model has {', '.join(named[:8])}"
-            f"{', …' if len(named) > 8 else ''}."
-        )
-    places = [named.index(name) for name in cuts]
-    if places != sorted(set(places)):
-        ordered = [named[place] for place in sorted(set(places))]
-        raise ValueError(
-            "`cuts` must be in the model's order, each name once. Received: "
-            f"{list(cuts)}. In order: {ordered}."
-        )
-    try:
-        outputs = [model.get_layer(name).output for name in cuts]
-        inner = keras.Model(model.inputs, outputs)
-    except (AttributeError, ValueError, TypeError) as error:
-        raise ValueError(
-            "A plain model must be functional or sequential, built, and call each cut layer once. "
-            f"Received: {type(model).__name__} {model.name!r}: {str(error).splitlines()[0]}"
-        ) from error
-    forms = [getattr(model.get_layer(name), "data_format", None) for name in cuts]
-
-    def walk(x: Any) -> Iterator[DepthStep]:
-        found = inner(x, training=False)
-        before = x
-        for features, form in zip(found if len(cuts) > 1 else [found], forms, strict=True):
-            # Keras gives a list of one for a list of one.
-            features = features[0] if isinstance(features, (list, tuple)) else features
-            yield DepthStep(before, features, None, None, form)
-            before = features
-
-    numbered = range(1, len(cuts) + 1)
-    names, formats = dict(zip(numbered, cuts, strict=True)), dict(zip(numbered, forms, strict=True))
-    return View(model, walk, names, formats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,9 +109,43 @@ class Seen:
         given = self.get("prediction", depth)
         if given is None:
             return None
+        return class_probabilities(self._checked(given, depth, predictions), predictions)
+
+    def _checked(self, given: Any, depth: int, predictions: str) -> Any:
         check_choice("predictions", predictions, ("logits", "probabilities"))
+        check_end([self.view.model.heads[depth - 1]], predictions)
         check_predictions(predictions, given)
-        return class_probabilities(given, predictions)
+        return given
+
+    def sureness(self, depth: int, predictions: str) -> Any:
+        """Give `log_odds` of the head's predictions, `(examples,)`, or `None` without a head.
+
+        Args:
+            depth: int, 1…K.
+            predictions: `"logits"` or `"probabilities"`: what the heads give.
+
+        Raises:
+            ValueError: they give the other.
+        """
+        given = self.get("prediction", depth)
+        return (
+            None
+            if given is None
+            else log_odds(self._checked(given, depth, predictions), predictions)
+        )
+
+    def right(self, depth: int) -> Any:
+        """Give whether the head is right on each row, or `None` where there is no head.
+
+        Args:
+            depth: int, 1…K.
+        """
+        given = self.get("prediction", depth)
+        if given is None:
+            return None
+        model = self.view.model
+        loss = model.loss if model.compiled else None
+        return right_rows(given, self.sample.labels, kind_of(model.heads[depth - 1], loss, given))
 
     def about(self, **more: Any) -> dict[str, Any]:
         """Give what a table says of where it comes from."""
@@ -308,6 +183,8 @@ def see(
     """
     view = view_of(model, cuts, reduction)
     drawn = draw(data, sample, seed, needs_labels)
+    # Here, as Keras wraps what is raised within a call in lines of its own.
+    view.check(drawn.x[:1])
     arrays = {}
     if wants:
         arrays = view.see(drawn.x, wants, view.names, batch_size, verbose)
@@ -315,23 +192,11 @@ def see(
     found = Seen(view, drawn, arrays, batch_size, verbose)
     for depth in found.depths:
         predicted = found.get("prediction", depth)
-        if predicted is not None and drawn.labels is not None:
-            check_labels(drawn.labels, predicted.shape[1])
+        if predicted is not None:
+            check_two_axes(predicted)
+            if drawn.labels is not None:
+                check_labels(drawn.labels, predicted.shape[1])
     return found
-
-
-def check_labels(labels: Any, units: int) -> None:
-    """Raise unless labels are classes of a head.
-
-    Raises:
-        ValueError: they are none.
-    """
-    classes = max(units, 2)
-    if labels.max() >= classes:
-        raise ValueError(
-            f"Labels must be classes that the heads know, 0 to {classes - 1}. Received: label "
-            f"{int(labels.max())}. Count classes from 0, as in training."
-        )
 
 
 def check_heads(model: Any) -> None:

@@ -92,7 +92,8 @@ def separable(seen: Seen, fraction: float = 0.3) -> DepthTable:
         probe.fit(vectors[train], labels[train])
         found["probe"].append(probe.score(vectors[test], labels[test]))
         found["train"].append(probe.score(vectors[train], labels[train]))
-        found["head"].append(_accuracy(seen.get("prediction", depth), labels, test))
+        right = seen.right(depth)
+        found["head"].append(None if right is None else right[test].mean())
         done()
     if not seen.view.is_greedy:
         del found["head"]
@@ -113,14 +114,3 @@ def standardized(vectors: Any, train: Any) -> Any:
     """Give vectors with the mean 0 and the standard deviation 1 that the training rows have."""
     center, spread = vectors[train].mean(0), vectors[train].std(0)
     return (vectors - center) / np.where(spread > 0, spread, 1.0)
-
-
-def _accuracy(predictions: Any, labels: Any, rows: Any) -> float | None:
-    if predictions is None:
-        return None
-    predictions = predictions[rows]
-    if predictions.shape[1] > 1:
-        return float((predictions.argmax(1) == labels[rows]).mean())
-    # One unit: a probability, or a logit where a number is none.
-    middle = 0.5 if ((predictions >= 0) & (predictions <= 1)).all() else 0.0
-    return float(((predictions[:, 0] > middle) == labels[rows]).mean())

@@ -8,7 +8,8 @@ import numpy as np
 from keras_trgl.checks import check_integer
 from keras_trgl.diagnostics.depth_table import DepthTable
 from keras_trgl.diagnostics.sampled import draw
-from keras_trgl.diagnostics.seen import Seen, see, view_of
+from keras_trgl.diagnostics.seen import Seen, see
+from keras_trgl.diagnostics.views import view_of
 from keras_trgl.progress import Progress
 from keras_trgl.registration import public
 
@@ -81,6 +82,7 @@ def similarity(
     if other is not None:
         drawn = draw(data, sample, seed, needs_labels=False)
         second = Seen(view_of(other, other_cuts), drawn, {}, batch_size, verbose)
+        second.view.check(drawn.x[:1])
     return alike(seen, second)
 
 
@@ -116,6 +118,8 @@ def alike(seen: Seen, other: Seen | None = None) -> DepthTable:
         features="flattened",
         estimate=f"linear CKA, unbiased, {batches} batch{'es' * (batches > 1)} of {size} rows",
     )
+    if batches * size < rows:
+        about["rows"] += f"; the last {rows - batches * size} left out, for batches of one size"
     about["axes"] = tuple(f"depth of {one.view.model.name}" for one in (seen, second))
     if other is not None:
         about["other"] = other.view.model.name

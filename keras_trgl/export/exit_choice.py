@@ -22,6 +22,7 @@ from keras_trgl.export.signatures import Exits
 from keras_trgl.export.threshold_path import shared_path, threshold_path
 from keras_trgl.html_table import InNotebooks, Table
 from keras_trgl.network.door import the_one
+from keras_trgl.network.head_end import check_end
 from keras_trgl.network.truncate import AllExits
 from keras_trgl.plot.exits import exits as draw_exits
 from keras_trgl.progress import Progress
@@ -228,13 +229,14 @@ def choose_exit(
     check_model(model)
     check_choice("predictions", predictions, ("logits", "probabilities"))
     check_one_input(model.stages, "`choose_exit`")
+    check_end(model.heads, predictions)
     x, labels = _rows(data)
     _check_rows(len(labels), goal, bound, calibration)
     stages, heads, shape = live_parts(model, model.num_stages)
     stages, heads = unplaced(stages, heads, shape)
     done = Progress(math.ceil(len(x) / ROWS) + len(heads) + calibration.repeats, verbose)
     counts = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda *_, **__: done())
-    found = AllExits(stages, heads, "exits").predict(x, ROWS, 0, callbacks=[counts])
+    found = AllExits(stages, heads, "exits", shape).predict(x, ROWS, 0, callbacks=[counts])
     _check_labels(np.asarray(data[1]), labels, found[-1].shape[-1])
     _check_found(found, predictions)
     options = Outputs(predictions, average=calibration.average)

@@ -13,6 +13,7 @@ from keras_trgl.export.intake import Intake
 from keras_trgl.export.options import Inputs, Outputs
 from keras_trgl.export.signatures import class_probabilities, confidence
 from keras_trgl.layers.stage import Stage
+from keras_trgl.network.head_end import check_end
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.network.passing import main
 from keras_trgl.scores import check_predictions
@@ -82,6 +83,7 @@ class LiveModel:
             given = None if isinstance(head, NoHead) else head(main(x), training=False)
             found.append(None if given is None else tf.cast(given, tf.float32).numpy())
         own = self._outputs
+        check_end(self.heads, own.predictions)
         for given in found if own.predictions == "logits" else ():
             if given is not None and np.isfinite(given).all():
                 check_predictions("logits", given)

@@ -117,11 +117,19 @@ def plain(x: Any) -> Any:
     return leaves[0] if holds_one else x
 
 
-def has_no_rows(x: Any) -> bool:
-    """Tell whether data in arrays have no rows at all."""
+def check_rows(x: Any) -> None:
+    """Raise where data in arrays have no rows at all.
+
+    Raises:
+        ValueError: they have none.
+    """
     leaves = keras.tree.flatten(x)
     shapes = [tuple(one.shape) for one in leaves if isinstance(getattr(one, "shape", None), tuple)]
-    return bool(shapes) and all(shape[:1] == (0,) for shape in shapes)
+    if shapes and all(shape[:1] == (0,) for shape in shapes):
+        raise ValueError(
+            "Predictions are made of one row at least. Received: data without any. Leave empty "
+            "parts of the data out."
+        )
 
 
 class Door:
@@ -237,12 +245,47 @@ class Door:
                 x = keras.ops.cast(x, wanted or keras.config.floatx())
         return self._fitted(x, shape)
 
+    def check(self, x: Any, shape: Shape | None) -> None:
+        """Raise where data tell that they are not what the network was built for.
+
+        Before a step is traced: one that was traced for several shapes has forgotten the sizes
+        in which they differ, and TensorFlow takes other channels for those of a grouped
+        convolution.
+
+        Args:
+            x: data in any form; arrays, tensors and `tf.data` pipelines tell their shape.
+            shape: shape that the network was built for, or `None`.
+
+        Raises:
+            ValueError: another rank or number of channels.
+        """
+        spec = getattr(x, "element_spec", None)
+        if spec is None:
+            one = plain(x)
+        else:
+            one = spec[0] if isinstance(spec, tuple) and spec else spec
+            if isinstance(one, dict) and len(one) == 1:
+                (one,) = one.values()
+        given = getattr(one, "shape", None)
+        ranked = isinstance(given, tuple) or getattr(given, "rank", None) is not None
+        if self.several is None and shape is not None and given is not None and ranked:
+            self._compare(tuple(given), shape)
+
     def _fitted(self, x: Any, shape: Shape | None) -> Tensor:
         given = tuple(getattr(x, "shape", ()) or ())
         if shape is None:
             return keras.ops.expand_dims(x, -1) if len(given) == 1 and not self.keeps else x
-        if len(given) == len(shape) - 1 and shape[-1] == 1 and len(shape) < 4:
+        if self._lacks_axis(given, shape):
             return keras.ops.expand_dims(x, -1)
+        self._compare(given, shape)
+        return x
+
+    def _lacks_axis(self, given: Sequence[Any], shape: Shape) -> bool:
+        return len(given) == len(shape) - 1 and shape[-1] == 1 and len(shape) < 4
+
+    def _compare(self, given: Sequence[Any], shape: Shape) -> None:
+        if self._lacks_axis(given, shape):
+            return
         if len(given) != len(shape):
             channels = len(given) == len(shape) - 1 > 2
             way_out = " Give images their channels: `x[..., None]`." if channels else ""
@@ -272,4 +315,3 @@ class Door:
                 "or build with `(None, None, None, channels)` where sizes may differ.",
                 stacklevel=2,
             )
-        return x

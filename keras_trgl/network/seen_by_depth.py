@@ -13,7 +13,7 @@ from keras_trgl.layers.stage import run_blocks
 from keras_trgl.network.door import Door
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.network.passing import main
-from keras_trgl.types import Tensor
+from keras_trgl.types import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,10 @@ Walk = Callable[[Any], Iterator[DepthStep]]
 
 
 def walk_of_stages(
-    stages: Sequence[Any], heads: Sequence[Any], reduction: str | None = None
+    stages: Sequence[Any],
+    heads: Sequence[Any],
+    reduction: str | None = None,
+    shape: Shape | None = None,
 ) -> Walk:
     """Give the walk through built stages.
 
@@ -48,11 +51,12 @@ def walk_of_stages(
         stages: stages 1 to k.
         heads: their heads.
         reduction: `"mean"` or `"sum"` to find energies, or `None`. Defaults to `None`.
+        shape: that of the data that the network was built for. Defaults to `None`.
     """
     door = Door(stages[0].blocks)
 
     def walk(x: Any) -> Iterator[DepthStep]:
-        x = door.take(x, None)
+        x = door.take(x, shape)
         blocks: list[Any] = []
         for stage, head in zip(stages, heads, strict=True):
             before, energy = x, None
@@ -89,7 +93,8 @@ class SeenByDepth(keras.Model):
     """
 
     def __init__(self, walk: Walk, wants: Collection[str], depths: Collection[int]) -> None:
-        super().__init__(name="seen_by_depth")
+        # Layers cast for themselves; a policy set since the model was made is none of its own.
+        super().__init__(name="seen_by_depth", autocast=False)
         self._walk, self._wants, self._depths = walk, set(wants), set(depths)
         self.built = True
 

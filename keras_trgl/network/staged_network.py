@@ -345,11 +345,23 @@ class StagedNetwork:
         Raises:
             ValueError: the network is not built, or a stage predicts nothing.
         """
-        self.built_shape()
+        shape = self.built_shape()
         for head in self.heads:
             if isinstance(head, NoHead):
                 head.refuse()
-        return self._cuts.all_exits(self.stages, self.heads, f"{name}_exits")
+        return self._cuts.all_exits(self.stages, self.heads, shape, f"{name}_exits")
+
+    def check_form(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """Raise where data have another form than the network was built for.
+
+        Args:
+            args: positional arguments, the data first.
+            kwargs: named ones.
+
+        Raises:
+            ValueError: they have.
+        """
+        self.door.check(args[0] if args else kwargs.get("x"), self.input_shape)
 
     def built_shape(self) -> Shape:
         """Give the shape of the data, batch axis included.

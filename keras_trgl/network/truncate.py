@@ -27,10 +27,19 @@ class AllExits(keras.Model):
         stages: built stages 1 to k.
         heads: built heads 1 to k.
         name: str. The model's name.
+        input_shape: shape of the data that the stages were built for. Defaults to `None`.
     """
 
-    def __init__(self, stages: Sequence[Any], heads: Sequence[Any], name: str) -> None:
-        super().__init__(name=name)
+    def __init__(
+        self,
+        stages: Sequence[Any],
+        heads: Sequence[Any],
+        name: str,
+        input_shape: InputShape | None = None,
+    ) -> None:
+        # Layers cast for themselves; a policy set since they were made is none of their own.
+        super().__init__(name=name, autocast=False)
+        self._shape = input_shape
         self._rows = [list(stage.blocks) for stage in stages]
         self._exits = list(heads)
         self._door = Door(stages[0].blocks)
@@ -42,7 +51,7 @@ class AllExits(keras.Model):
         Args:
             inputs: tensor, `(batch, …)`, or a list, tuple or dict with one.
         """
-        x, predictions = self._door.take(inputs, None), []
+        x, predictions = self._door.take(inputs, self._shape), []
         for blocks, head in zip(self._rows, self._exits, strict=True):
             for block in blocks:
                 x = block(x)
@@ -108,9 +117,13 @@ class Cuts:
             lambda: truncated_model(stages, heads, input_shape, name, data),
         )
 
-    def all_exits(self, stages: Sequence[Any], heads: Sequence[Any], name: str) -> keras.Model:
+    def all_exits(
+        self, stages: Sequence[Any], heads: Sequence[Any], input_shape: InputShape, name: str
+    ) -> keras.Model:
         """Give `AllExits` of these stages and heads, the same one every time."""
-        return self._once("all", [*stages, *heads], lambda: AllExits(stages, heads, name))
+        return self._once(
+            "all", [*stages, *heads], lambda: AllExits(stages, heads, name, input_shape)
+        )
 
     def _once(
         self, cut: Any, layers: Sequence[Any], make: Callable[[], keras.Model]

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_trgl.greedy_model import GreedyModel
-from keras_trgl.network.door import the_one
+from keras_trgl.network.head_end import kind_of
+from keras_trgl.network.held_rows import held_rows
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.plot.style import color_of, dressed, finished, taken
 from keras_trgl.registration import public
-from keras_trgl.scores import class_indices
+from keras_trgl.scores import check_labels, check_two_axes, class_labels, right_rows
 
 
 @public
@@ -38,8 +39,9 @@ def accuracy_by_depth(
 
     Raises:
         ImportError: matplotlib, the extra `[plot]`, is missing.
-        TypeError: something else than models or accuracies.
-        ValueError: models without data, or accuracies outside 0 to 1.
+        TypeError: something else than models or accuracies, or labels that are no classes.
+        ValueError: models without data, labels that heads do not know, or accuracies outside 0
+            to 1.
 
     Example:
         >>> import keras_trgl as trgl
@@ -79,12 +81,22 @@ def _accuracies(name: Any, one: Any, data: Any) -> list[float]:
                 "A model's accuracy needs `data`, a tuple (x, y) of arrays. Received: "
                 f"{type(data).__name__}. `ImageData.arrays('test')` gives one."
             )
-        labels = class_indices(the_one(data[1]))
+        x, y = held_rows(data)
+        if y is None:
+            raise ValueError(
+                "A model's accuracy needs labels. Received: data without. Give a tuple (x, y)."
+            )
+        labels = class_labels(y)
         if any(isinstance(head, NoHead) for head in one.heads):
-            predictions = [one.predict(data[0], verbose=0)]
+            predictions, heads = [one.predict(x, verbose=0)], one.heads[-1:]
         else:
-            predictions = one.predict_exits(data[0], verbose=0)
-        return [float((given.argmax(-1) == labels).mean()) for given in predictions]
+            predictions, heads = one.predict_exits(x, verbose=0), one.heads
+        loss, found = one.loss if one.compiled else None, []
+        for given, head in zip(predictions, heads, strict=True):
+            check_two_axes(given)
+            check_labels(labels, given.shape[1])
+            found.append(float(right_rows(given, labels, kind_of(head, loss, given)).mean()))
+        return found
     numbers = [float(value) for value in one]
     if not numbers or not all(0.0 <= value <= 1.0 for value in numbers):
         raise ValueError(

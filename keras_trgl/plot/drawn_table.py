@@ -26,12 +26,17 @@ def drawn_table(table: Any, subject: Any, path: Any) -> Any:
         if not all(map(math.isnan, numbers)):
             groups.setdefault(table.units.get(name, name), []).append(name)
     figure, axes = panels(max(len(groups), 1))
+    if not groups:
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, "no numbers: see the table", ha="center", va="center")
     numbered = all(isinstance(one, int) for one in table.index)
     x = list(table.index) if numbered else list(range(len(table.index)))
     for panel, (unit, names) in zip(axes, groups.items(), strict=False):
         for place, name in enumerate(names):
             style = {"marker": "o", "markersize": 4} if len(x) < 40 else {}
-            panel.plot(x, table.columns[name], color=color_of(place), label=name, **style)
+            panel.plot(
+                x, table.columns[name], color=color_of(place, len(names)), label=name, **style
+            )
         x_label = f"{table.index_name} k" if table.index_name == "depth" else table.index_name
         dressed(panel, x_label, unit, whole=numbered)
         # All rows have their place, whether there is a number or none.
@@ -49,7 +54,11 @@ def _map(table: Any, subject: Any, path: Any) -> Any:
         (axes.set_xticks, list(table.columns)),
         (axes.set_yticks, [str(one) for one in table.index]),
     ):
-        ticks(range(len(names)), names)
+        # Every so many, where there is no room for all.
+        every = math.ceil(len(names) / 16)
+        ticks(range(0, len(names), every), names[::every])
+        if ticks == axes.set_xticks and max(map(len, names)) > 3:
+            axes.tick_params("x", rotation=45)
     if values.size <= 144:
         for (row, across), value in np.ndenumerate(values):
             shade = "black" if value > 0.6 else "white"

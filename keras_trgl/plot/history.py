@@ -10,7 +10,7 @@ from keras_trgl.registration import public
 
 ENTRY = re.compile(r"(val_)?stage_(\d+)_(.+)")
 UNITS = {
-    "loss": "loss, nats",
+    "loss": "loss",
     "objective": "objective",
     "energy": "energy E_k, squared feature units",
     "kinetic_energy": "energy E_k, squared feature units",
@@ -33,7 +33,7 @@ def history(
 
     Args:
         history: `keras.callbacks.History` that `fit` gave, or its dict of name to a list with a
-            number per epoch.
+            number per epoch, which does not tell in which epochs validation ran.
         quantities: list of str, such as `"loss"` and `"energy"`: what to draw of `stage_k_…`.
             Validation's is dashed, in the same panel. `None` is all. Defaults to `None`.
         subject: str. Data set and model for the title, as in `"digits, ResNet-26"`. `None` is the
@@ -67,15 +67,15 @@ def history(
             )
         known = list(quantities)
     figure, axes = panels(len(known))
+    places = epochs_of(history)
+    deepest = max(depth for entries in groups.values() for depth in entries)
     for panel, quantity in zip(axes, known, strict=True):
         for prefix, style in (("", "-"), ("val_", "--")):
             for depth, name in groups.get(prefix + quantity, {}).items():
-                values = logs[name]
-                last = max(len(one) for one in logs.values())
-                epochs = range(last - len(values) + 1, last + 1)
+                values, epochs = logs[name], places[name]
                 label = f"stage {depth}{', validation' if prefix else ''}"
                 marker = "." if len(values) < 2 else None
-                color = color_of(depth - 1)
+                color = color_of(depth - 1, deepest)
                 panel.plot(epochs, values, style, marker=marker, color=color, label=label)
         dressed(panel, "epoch", UNITS.get(quantity, quantity.replace("_", " ")), whole=True)
     owner = getattr(getattr(history, "model", None), "name", None)
@@ -89,12 +89,55 @@ def logged(history: Any) -> Mapping[str, Any]:
         TypeError: it is none.
     """
     logs = getattr(history, "history", history)
-    if not isinstance(logs, Mapping):
+    if not isinstance(logs, Mapping) or not all(map(_is_list, logs.values())):
         raise TypeError(
             "`history` must be what `fit` gave, or its dict `history.history`. Received: "
             f"{history!r}."
         )
     return logs
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == 1
+
+
+def epochs_of(history: Any) -> dict[str, list[int]]:
+    """Give the epochs, from 1, that each entry's numbers are of.
+
+    Validation may run in some epochs alone: a `History` tells in which, and of a dict a frequency
+    is taken if only one gives as many. What is shorter for another reason is of the last epochs.
+
+    Args:
+        history: `keras.callbacks.History` or its dict.
+
+    Returns:
+        Dict of name to a list of int.
+    """
+    logs = logged(history)
+    count = max((len(values) for values in logs.values()), default=0)
+    told = [epoch + 1 for epoch in getattr(history, "epoch", ())]
+    epochs = told if len(told) == count else list(range(1, count + 1))
+    params = getattr(history, "params", None) or {}
+    found = {}
+    for name, values in logs.items():
+        at = epochs
+        if len(values) < count and name.startswith("val_"):
+            at = _validated(epochs, len(values), params.get("validation_freq"))
+        found[name] = at[len(at) - len(values) :]
+    return found
+
+
+def _validated(epochs: list[int], count: int, frequency: Any) -> list[int]:
+    """Give the epochs, `count` of them, in which validation ran, or all where nothing tells."""
+    if frequency is None:
+        choices = {tuple(e for e in epochs if e % n == 0) for n in range(1, max(epochs) + 1)}
+        fitting = [one for one in choices if len(one) == count]
+        return list(fitting[0]) if len(fitting) == 1 else epochs
+    if isinstance(frequency, int):
+        found = [epoch for epoch in epochs if epoch % frequency == 0]
+    else:
+        found = [epoch for epoch in epochs if epoch in frequency]
+    return found if len(found) == count else epochs
 
 
 def by_quantity(logs: Mapping[str, Any]) -> dict[str, dict[int, str]]:
@@ -108,7 +151,9 @@ def by_quantity(logs: Mapping[str, Any]) -> dict[str, dict[int, str]]:
     for match, name in found:
         if match:
             groups.setdefault((match[1] or "") + match[3], {})[int(match[2])] = name
-    if not groups:
+    if not groups or not any(
+        len(logs[name]) for group in groups.values() for name in group.values()
+    ):
         raise ValueError(
             "A history by stage has entries `stage_k_…`. Received: "
             f"{', '.join(list(logs)[:6]) or 'none'}. `GreedyModel.fit` gives one."

@@ -71,8 +71,11 @@ def dressed(axes: Any, x: str, y: str, whole: bool = False, legend: bool = True)
     axes.spines[["top", "right"]].set_visible(False)
     if whole:
         axes.xaxis.get_major_locator().set_params(integer=True)
-    if legend and len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(fontsize="small")
+    lines = len(axes.get_legend_handles_labels()[1])
+    if legend and lines > 1:
+        # Many lines are named in small columns, so that their names stay inside the panel.
+        many = {"fontsize": "xx-small", "ncols": math.ceil(lines / 11)}
+        axes.legend(**({"fontsize": "small"} if lines <= len(COLORS) else many))
 
 
 def finished(figure: Any, title: str, subject: Any, path: Any, axes: Any = None) -> Any:
@@ -95,6 +98,15 @@ def finished(figure: Any, title: str, subject: Any, path: Any, axes: Any = None)
     return figure
 
 
-def color_of(place: int) -> str:
-    """Give the colour of the how-manieth line, from 0."""
-    return COLORS[place % len(COLORS)]
+def color_of(place: int, count: int = 0) -> Any:
+    """Give the colour of the how-manieth line, from 0.
+
+    Args:
+        place: int ≥ 0.
+        count: int. Lines that there are; more than there are colours take a scale from dark to
+            light. Defaults to `0`.
+    """
+    if count <= len(COLORS):
+        return COLORS[place % len(COLORS)]
+    scale = needed("matplotlib", "plot", "A picture").colormaps["viridis"]
+    return scale(0.95 * place / (count - 1))

@@ -96,6 +96,7 @@ class FitSetup:
         self._network.door.note(given.x)
         if is_array_like(given.x):
             given.x = plain(given.x)
+        self._network.check_form((given.x,), {})
         given.class_weight = self._all_classes(given.class_weight)
         if given.validation_split and given.validation_data is None:
             (given.x, given.y, given.sample_weight), given.validation_data = split_validation(
@@ -146,7 +147,9 @@ class FitSetup:
             "batch_size": getattr(data.stream, "batch_size", None),
             "epochs": epochs,
             "verbose": given.verbose,
-            "callbacks": callbacks.all_for(self._model, given.verbose, epochs, steps),
+            "callbacks": callbacks.all_for(
+                self._model, given.verbose, epochs, steps, given.validation_freq
+            ),
             "validation_data": given.validation_data,
             # The data come in their order already, a function of (seed, epoch, step).
             "shuffle": False,

@@ -4,10 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
-from keras_trgl.heads.head import Head
-from keras_trgl.network.part import Part
+from keras_trgl.network.head_end import end_of
 from keras_trgl.network.top import PROBABILITIES
 from keras_trgl.training.exit_settings import losses_of
 
@@ -46,7 +43,7 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
     if name not in TAKES:
         return
     from_logits = bool(getattr(loss, "from_logits", False))
-    ends = [_end(head) for head in heads]
+    ends = [end_of(head) for head in heads]
     mixed = "linear" in ends and any(end in PROBABILITIES for end in ends)
     each = ", or a list of losses, one per exit" if mixed else ""
     if from_logits and any(end in PROBABILITIES for end in ends):
@@ -64,18 +61,3 @@ def check_loss_form(loss: Any, heads: Sequence[Any]) -> None:
             f"`from_logits=True`. Give `keras.losses.{words}`{each}.",
             stacklevel=4,
         )
-
-
-def _end(head: Any) -> str | None:
-    """Give the name of the function that a head ends in, or `None` where it is not known."""
-    if isinstance(head, Head) and type(head).__module__.startswith("keras_trgl."):
-        return "linear"
-    if isinstance(head, Part):
-        return _end(head.calls[-1].operation)
-    if isinstance(head, keras.Sequential):
-        return _end(head.layers[-1]) if head.layers else None
-    if isinstance(head, keras.layers.Softmax):
-        return "softmax"
-    kinds = (keras.layers.Dense, keras.layers.Activation)
-    activation = getattr(head, "activation", None) if isinstance(head, kinds) else None
-    return getattr(activation, "__name__", None)

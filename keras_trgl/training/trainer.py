@@ -254,6 +254,7 @@ class Trainer:
             ValueError: labels out of range.
         """
         check_ready(self._model, has_loss=self.hooks.overrides_loss)
+        self.network.check_form(args, kwargs)
         if len(args) > 1 or "y" in kwargs:
             self.check_labels(args[1] if len(args) > 1 else kwargs["y"], "y")
         if "callbacks" not in kwargs and len(args) < 7:

@@ -91,7 +91,7 @@ def test_a_second_model_is_watched_by_the_same_callback():
 
 MISTAKES = {
     "no rows": (lambda: WatchStages(X[:0]), ValueError, "`data` must be an array of examples"),
-    "fewer labels": (lambda: WatchStages((X, Y[:3])), ValueError, "arrays of one length"),
+    "fewer labels": (lambda: WatchStages((X, Y[:3])), ValueError, "as many labels as examples"),
     "no epochs": (lambda: WatchStages(X, every=0), ValueError, "`every` must be at least 1"),
     "another word": (
         lambda: WatchStages(X, predictions="odds"),

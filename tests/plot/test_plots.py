@@ -64,7 +64,7 @@ def test_a_history_has_a_panel_per_quantity_and_a_line_per_stage(tiny_model):
     run = tiny_model.fit(X, Y, epochs=2, validation_data=(X, Y), verbose=0)
     figure = plot.history(run)
     units = [one.get_ylabel() for one in figure.axes if one.axison]
-    assert {"loss, nats", "accuracy, 0 to 1", "energy E_k, squared feature units"} <= set(units)
+    assert {"loss", "accuracy, 0 to 1", "energy E_k, squared feature units"} <= set(units)
     assert title_of(figure) == f"{tiny_model.name}: history by stage"
     loss = plot.history(run.history, ["loss"], "noise").axes[0]
     assert labels_of(loss) == [
