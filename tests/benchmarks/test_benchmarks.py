@@ -139,6 +139,7 @@ def test_the_largest_image_is_the_last_that_fits(load_script, monkeypatch, fixed
         ("early_overfitting", "cifar10"),
         ("early_overfitting", "cifar10_width64"),
         ("early_overfitting", "cifar10_published_epochs"),
+        ("early_overfitting", "cifar10_averaged"),
         ("train_size", ""),
         ("train_size", "cifar10"),
         ("stages", "cifar10"),
