@@ -177,7 +177,7 @@ def test_heads_that_end_in_a_softmax_are_told(tmp_path):
     model = GreedyModel.from_blocks([keras.layers.Dense(4)], [1], ending, method="vangl", seed=0)
     model.build((None, 4))
     x, labels = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
-    said = r"lie between 0 and 1 and sum to 1. Pass `predictions='probabilities'`"
+    said = r"a head that ends in softmax. Pass `predictions='probabilities'`"
     with pytest.raises(ValueError, match=said):
         choose_exit(model, (x, labels), max_drop=0.1)
     with pytest.raises(ValueError, match=said):
