@@ -88,11 +88,14 @@ class WatchStages(keras.callbacks.Callback):
 
         Raises:
             TypeError: it has no stages.
+            ValueError: its heads end in probabilities, and are said to give logits.
         """
         if not hasattr(model, "stages") or not hasattr(model, "training_run"):
             raise TypeError(
                 f"`WatchStages` looks at stages. Received: {model!r}. Train a `GreedyModel`."
             )
+        if self._data[1] is not None:
+            check_end(model.heads, self.predictions)
         super().set_model(model)
         self._seer, self._entries = None, []
 
@@ -115,8 +118,6 @@ class WatchStages(keras.callbacks.Callback):
     def _made(self) -> SeenByDepth:
         model = self.model
         reduction = next((s.energy_reduction for s in model.stages if s.energy_reduction), "mean")
-        if self._data[1] is not None:
-            check_end(model.heads, self.predictions)
         walk = walk_of_stages(model.stages, model.heads, reduction, model.input_shape)
         wants = ("displacement", "energy", "prediction")
         return SeenByDepth(walk, wants, range(1, len(model.stages) + 1))
