@@ -234,11 +234,19 @@ def gain():
     ]
     told, curves = longer["setup"], longer["results"]["sequential"]
     ends = f"{told['epochs']} to {told['epochs'] + told['growth'] * (told['blocks'] - 1)}"
+    most = json.loads((BENCHMARKS / "train_size" / "cifar10.json").read_text())
+    count = max(row["size"] for row in most["results"])
+    larger = {
+        row["method"]: {"test_accuracy_by_depth": [[x] for x in row["test_accuracy_last_depth"]]}
+        for row in most["results"]
+        if (row["size"], row["regime"]) == (count, "parallel")
+    }
     return (
         f"On {setup['size']} images of CIFAR-10 (JPEG copies), {setup['blocks']} one-block stages "
         f"of width {setup['width']}, {len(setup['seeds'])} seeds, the energy's gain in test "
         f"accuracy at the last depth is {'; '.join(found)}; {gained(curves)} in sequential "
-        f"training of the published {ends} ({len(told['seeds'])} seeds)."
+        f"training of the published {ends} ({len(told['seeds'])} seeds). On {count} images it is "
+        f"{gained(larger)} in parallel ({len(most['setup']['seeds'])} seeds)."
     )
 
 
