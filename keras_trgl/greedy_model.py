@@ -288,7 +288,10 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
 
         given = FitArguments.of(locals())
         with self._fits.running(given, known(callbacks)) as arguments:
-            return super().fit(**arguments)
+            history = super().fit(**arguments)
+        # Keras's own says nothing of the epochs that its numbers of validation are of.
+        history.validation_freq = validation_freq
+        return history
 
     @on_devices
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:

@@ -51,8 +51,7 @@ class GatedCallbacks(keras.callbacks.CallbackList):
         model: the model.
         callbacks: what `fit` was given, with a progress bar.
         backup: `BackupAndRestore`, which comes last as it keeps what the others count, or `None`.
-        **params: what callbacks are told of the run: `epochs`, `steps`, `verbose`,
-            `validation_freq`.
+        **params: what callbacks are told of the run: `epochs`, `steps`, `verbose`.
     """
 
     def __init__(self, model: Any, callbacks: Any, backup: Any, **params: Any) -> None:

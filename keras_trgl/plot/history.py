@@ -117,12 +117,12 @@ def epochs_of(history: Any) -> dict[str, list[int]]:
     count = max((len(values) for values in logs.values()), default=0)
     told = [epoch + 1 for epoch in getattr(history, "epoch", ())]
     epochs = told if len(told) == count else list(range(1, count + 1))
-    params = getattr(history, "params", None) or {}
+    frequency = getattr(history, "validation_freq", None)
     found = {}
     for name, values in logs.items():
         at = epochs
         if len(values) < count and name.startswith("val_"):
-            at = _validated(epochs, len(values), params.get("validation_freq"))
+            at = _validated(epochs, len(values), frequency)
         found[name] = at[len(at) - len(values) :]
     return found
 

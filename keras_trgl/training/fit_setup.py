@@ -147,9 +147,7 @@ class FitSetup:
             "batch_size": getattr(data.stream, "batch_size", None),
             "epochs": epochs,
             "verbose": given.verbose,
-            "callbacks": callbacks.all_for(
-                self._model, given.verbose, epochs, steps, given.validation_freq
-            ),
+            "callbacks": callbacks.all_for(self._model, given.verbose, epochs, steps),
             "validation_data": given.validation_data,
             # The data come in their order already, a function of (seed, epoch, step).
             "shuffle": False,

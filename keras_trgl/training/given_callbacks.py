@@ -71,9 +71,7 @@ class GivenCallbacks:
             return given
         return [*given, self._kinds["progbar"]()]
 
-    def all_for(
-        self, model: Any, verbose: Any, epochs: int, steps: int | None, validation_freq: Any = 1
-    ) -> Any:
+    def all_for(self, model: Any, verbose: Any, epochs: int, steps: int | None) -> Any:
         """Give what Keras's `fit` gets: one list that tells callbacks what this process does.
 
         Args:
@@ -81,8 +79,6 @@ class GivenCallbacks:
             verbose: as in `fit`.
             epochs: int. Epoch that training ends before.
             steps: int, batches of an epoch, or `None` if only the data's end tells.
-            validation_freq: as in `fit`; `History` then tells what its numbers are of. Defaults
-                to `1`.
         """
         given = self.given
         if not isinstance(given, keras.callbacks.CallbackList):
@@ -94,5 +90,4 @@ class GivenCallbacks:
             verbose=verbose,
             epochs=min(epochs, keras.config.max_epochs() or epochs),
             steps=steps,
-            validation_freq=validation_freq,
         )
