@@ -289,8 +289,8 @@ class GreedyModel(BroughtModel, KerasLoop, WholeFiles):
         given = FitArguments.of(locals())
         with self._fits.running(given, known(callbacks)) as arguments:
             history = super().fit(**arguments)
-        # Keras's own says nothing of the epochs that its numbers of validation are of.
-        history.validation_freq = validation_freq
+        if history is not None:  # What wraps Keras's `fit` may give nothing.
+            history.validation_freq = validation_freq
         return history
 
     @on_devices
