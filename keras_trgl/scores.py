@@ -202,30 +202,27 @@ def class_labels(y: Any) -> Any:
     return y.astype(int)
 
 
-def check_two_axes(predictions: Any) -> None:
-    """Raise unless predictions have a row per example.
+def check_classes(predictions: Any, labels: Any = None) -> None:
+    """Raise unless there is a prediction of every example, and labels are among its classes.
+
+    Args:
+        predictions: float array.
+        labels: int array, `(examples,)`, or `None`. Defaults to `None`.
 
     Raises:
-        ValueError: they have more axes, as one prediction per step of a sequence.
+        ValueError: predictions have more axes, as one per step of a sequence; a label is none of
+            the classes.
     """
     if predictions.ndim != 2:
         raise ValueError(
             "Predictions must be `(examples, units)`, one of every example. Received: "
             f"{predictions.shape}. Let the head pool over positions."
         )
-
-
-def check_labels(labels: Any, units: int) -> None:
-    """Raise unless labels are classes of a head.
-
-    Raises:
-        ValueError: they are none.
-    """
-    classes = max(units, 2)
-    if labels.max() >= classes:
+    classes = max(predictions.shape[1], 2)
+    if labels is not None and labels.max() >= classes:
         raise ValueError(
             f"Labels must be classes that the heads know, 0 to {classes - 1}. Received: label "
-            f"{int(labels.max())}. Count classes from 0, as in training."
+            f"{int(labels.max())}. {WAY_OUT}"
         )
 
 

@@ -13,9 +13,8 @@ from keras_trgl.recording import Words, shown
 from keras_trgl.registration import public
 from keras_trgl.scores import (
     calibration_error,
-    check_labels,
+    check_classes,
     check_predictions,
-    check_two_axes,
     class_labels,
     class_probabilities,
     mean_of_numbers,
@@ -140,8 +139,7 @@ class WatchStages(keras.callbacks.Callback):
             if name != "prediction":
                 found[f"stage_{depth}_{name}"] = mean_of_numbers(values)
             elif labels is not None:
-                check_two_axes(values)
-                check_labels(labels, values.shape[1])
+                check_classes(values, labels)
                 # Numbers that are not finite are the training's to tell, not ours.
                 if np.isfinite(values).all():
                     check_predictions(self.predictions, values)

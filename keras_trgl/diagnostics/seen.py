@@ -14,9 +14,8 @@ from keras_trgl.greedy_model import GreedyModel
 from keras_trgl.network.head_end import check_end, kind_of
 from keras_trgl.network.seen_by_depth import SeenByDepth, pooled
 from keras_trgl.scores import (
-    check_labels,
+    check_classes,
     check_predictions,
-    check_two_axes,
     class_probabilities,
     log_odds,
     right_rows,
@@ -106,16 +105,8 @@ class Seen:
         Raises:
             ValueError: they give the other.
         """
-        given = self.get("prediction", depth)
-        if given is None:
-            return None
-        return class_probabilities(self._checked(given, depth, predictions), predictions)
-
-    def _checked(self, given: Any, depth: int, predictions: str) -> Any:
-        check_choice("predictions", predictions, ("logits", "probabilities"))
-        check_end([self.view.model.heads[depth - 1]], predictions)
-        check_predictions(predictions, given)
-        return given
+        given = self._predicted(depth, predictions)
+        return None if given is None else class_probabilities(given, predictions)
 
     def sureness(self, depth: int, predictions: str) -> Any:
         """Give `log_odds` of the head's predictions, `(examples,)`, or `None` without a head.
@@ -127,12 +118,17 @@ class Seen:
         Raises:
             ValueError: they give the other.
         """
+        given = self._predicted(depth, predictions)
+        return None if given is None else log_odds(given, predictions)
+
+    def _predicted(self, depth: int, predictions: str) -> Any:
+        """Give the head's predictions, of the kind that is said, or `None` without a head."""
         given = self.get("prediction", depth)
-        return (
-            None
-            if given is None
-            else log_odds(self._checked(given, depth, predictions), predictions)
-        )
+        if given is not None:
+            check_choice("predictions", predictions, ("logits", "probabilities"))
+            check_end([self.view.model.heads[depth - 1]], predictions)
+            check_predictions(predictions, given)
+        return given
 
     def right(self, depth: int) -> Any:
         """Give whether the head is right on each row, or `None` where there is no head.
@@ -193,9 +189,7 @@ def see(
     for depth in found.depths:
         predicted = found.get("prediction", depth)
         if predicted is not None:
-            check_two_axes(predicted)
-            if drawn.labels is not None:
-                check_labels(drawn.labels, predicted.shape[1])
+            check_classes(predicted, drawn.labels)
     return found
 
 

@@ -274,7 +274,8 @@ class Door:
         # Text, and a pipeline without batches, are told by others, in words of their own.
         unbatched = spec is not None and len(given) == len(shape) - 1
         kind = str(getattr(one, "dtype", ""))
-        if not unbatched and ("int" in kind or "float" in kind or kind == "bool"):
+        numbers = "int" in kind or "float" in kind or kind == "bool"
+        if numbers and not unbatched and not self._lacks_axis(given, shape):
             self._compare(given, shape)
 
     def _fitted(self, x: Any, shape: Shape | None) -> Tensor:
@@ -290,8 +291,6 @@ class Door:
         return len(given) == len(shape) - 1 and shape[-1] == 1 and len(shape) < 4
 
     def _compare(self, given: Sequence[Any], shape: Shape) -> None:
-        if self._lacks_axis(given, shape):
-            return
         if len(given) != len(shape):
             channels = len(given) == len(shape) - 1 > 2
             way_out = " Give images their channels: `x[..., None]`." if channels else ""

@@ -9,7 +9,7 @@ from keras_trgl.network.held_rows import held_rows
 from keras_trgl.network.no_head import NoHead
 from keras_trgl.plot.style import color_of, dressed, finished, taken
 from keras_trgl.registration import public
-from keras_trgl.scores import check_labels, check_two_axes, class_labels, right_rows
+from keras_trgl.scores import check_classes, class_labels, right_rows
 
 
 @public
@@ -93,8 +93,7 @@ def _accuracies(name: Any, one: Any, data: Any) -> list[float]:
             predictions, heads = one.predict_exits(x, verbose=0), one.heads
         loss, found = one.loss if one.compiled else None, []
         for given, head in zip(predictions, heads, strict=True):
-            check_two_axes(given)
-            check_labels(labels, given.shape[1])
+            check_classes(given, labels)
             found.append(float(right_rows(given, labels, kind_of(head, loss, given)).mean()))
         return found
     numbers = [float(value) for value in one]
